@@ -1,0 +1,32 @@
+//! The words and contracts of Oneiric.
+//!
+//! What a secret is called ([`SecretRef`]), in what type its bytes travel ([`SecretValue`]), what
+//! a store must do ([`SecretProvider`]), what a user of secrets must do ([`LifecycleHook`], and
+//! its everyday form [`Managed`]), how failures are told apart ([`ErrorKind`]), and the
+//! [`Settings`](settings::Settings) of it all.
+//!
+//! It is *not* a client of any store, and it caches, retries and rotates nothing: see
+//! `oneiric-secrets` and `oneiric-runtime`.
+#![forbid(unsafe_code)]
+
+mod clock;
+mod error;
+mod hook;
+mod id;
+mod managed;
+mod provider;
+mod reference;
+pub mod telemetry;
+mod value;
+
+pub use clock::{Clock, Moment};
+pub use error::{Error, ErrorKind, Result};
+pub use hook::{DrainOutcome, DrainReport, HookError, LifecycleHook, Prepared, Retired, SecretSet};
+pub use id::{AdapterId, InstanceId, ParseError, ProviderId, RotationId};
+pub use managed::{Managed, ManagedGuard, ManagedHook};
+pub use provider::{
+    Capabilities, Change, ChangeStream, Descriptor, FetchRequest, Fetched, SecretLister,
+    SecretProvider, SecretWriter, Snapshot, Stamp, Version, fetch_each,
+};
+pub use reference::{Field, SecretKey, SecretRef};
+pub use value::SecretValue;

@@ -1,0 +1,117 @@
+//! A generation serves until its last guard is gone; a candidate that is given up is closed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::hook::DrainOutcome;
+use crate::provider::Version;
+use crate::value::SecretValue;
+
+fn reference() -> SecretRef {
+    "files:a".parse().unwrap()
+}
+
+fn set(value: &str) -> SecretSet {
+    SecretSet::new([(reference(), SecretValue::from(value), Version::numbered(1))])
+}
+
+fn hook(closed: &Arc<AtomicUsize>) -> ManagedHook<String> {
+    let closed = Arc::clone(closed);
+    ManagedHook::new("a".parse().unwrap(), [reference()], |secrets| async move {
+        let value = secrets.get(&reference()).and_then(|value| value.expose_str());
+        Ok(value.unwrap_or_default().to_owned())
+    })
+    .prove(|value| async move {
+        if value.starts_with("bad") { Err(HookError::refused("bad")) } else { Ok(()) }
+    })
+    .close(move |_| {
+        let closed = Arc::clone(&closed);
+        async move {
+            closed.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_old_generation_ends_with_its_last_guard() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let hook = hook(&closed);
+    assert!(hook.managed().is_none());
+    let first = hook.prepare(&set("one")).await.unwrap().commit();
+    assert_eq!(first.drain(soon()).await, DrainReport::drained());
+    let managed = hook.managed().unwrap();
+    let guard = managed.load();
+    let retired = hook.prepare(&set("two")).await.unwrap().commit();
+    assert_eq!((guard.as_str(), guard.generation()), ("one", 1));
+    assert_eq!((managed.load().as_str(), managed.load().generation()), ("two", 2));
+
+    let drain = tokio::spawn(retired.drain(soon()));
+    tokio::task::yield_now().await;
+    assert!(!drain.is_finished());
+    assert_eq!(closed.load(Ordering::SeqCst), 0);
+    drop(guard);
+    assert_eq!(drain.await.unwrap(), DrainReport::drained());
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_proof_changes_nothing_and_closes_the_candidate() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let hook = hook(&closed);
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let error = hook.prepare(&set("bad")).await.err().unwrap();
+    assert!(error.is_refused());
+    tokio::task::yield_now().await;
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+    assert_eq!(hook.managed().unwrap().load().as_str(), "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_candidate_is_closed_and_never_serves() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let hook = hook(&closed);
+    hook.prepare(&set("one")).await.unwrap().commit();
+    drop(hook.prepare(&set("two")).await.unwrap());
+    tokio::task::yield_now().await;
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+    assert_eq!(hook.managed().unwrap().load().as_str(), "one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_stays_past_the_deadline_is_counted_as_leaked() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let hook = hook(&closed);
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let guard = hook.managed().unwrap().load();
+    let retired = hook.prepare(&set("two")).await.unwrap().commit();
+    let report = retired.drain(soon()).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 1));
+    assert_eq!(guard.as_str(), "one");
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_that_ends_when_it_is_closed_is_counted_as_forced() {
+    let ended = Arc::new(tokio::sync::Notify::new());
+    let end = Arc::clone(&ended);
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) }).close(
+        move |_| {
+            end.notify_one();
+            async {}
+        },
+    );
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let managed = hook.managed().unwrap();
+    let user = tokio::spawn(async move {
+        let _guard = managed.load();
+        ended.notified().await;
+    });
+    tokio::task::yield_now().await;
+    let report = hook.prepare(&set("two")).await.unwrap().commit().drain(soon()).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Forced, 1));
+    user.await.unwrap();
+}

@@ -1,0 +1,309 @@
+//! What a caller asks for: `provider:key[@version][#field]`.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::id::{ParseError, ProviderId};
+
+/// The longest key, in bytes. The longest name that any of the stores we know accepts is an
+/// ARN-qualified one of about 600.
+const MAX_KEY: usize = 1024;
+
+/// The name of a secret within its provider. What it may look like beyond this is the provider's
+/// to say; here it is non-empty, at most 1,024 bytes, and free of control characters.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretKey(Arc<str>);
+
+impl SecretKey {
+    /// The key as the provider knows it (nothing escaped).
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SecretKey {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = |reason: String| Err(ParseError::new("secret key", text, reason));
+        if text.is_empty() {
+            return refuse("it is empty".into());
+        }
+        if text.len() > MAX_KEY {
+            return refuse(format!("it has {} bytes, and {MAX_KEY} is the most", text.len()));
+        }
+        if let Some(bad) = text.chars().find(|c| c.is_control()) {
+            return refuse(format!("it has a control character, `{}`", bad.escape_debug()));
+        }
+        if text.trim() != text {
+            return refuse("it starts or ends with white space".into());
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl Borrow<str> for SecretKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place inside a JSON value: a JSON pointer (RFC 6901). `user` is short for `/user`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Field(Arc<str>);
+
+impl Field {
+    /// The JSON pointer, which starts with `/`.
+    pub fn pointer(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Field {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = |reason: &str| Err(ParseError::new("field", text, reason));
+        if text.is_empty() {
+            return refuse("it is empty");
+        }
+        if text.chars().any(char::is_control) {
+            return refuse("it has a control character");
+        }
+        let pointer = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+        let mut after_tilde = pointer.split('~').skip(1);
+        if after_tilde.any(|rest| !rest.starts_with(['0', '1'])) {
+            return refuse("`~` must be followed by `0` or `1` (RFC 6901)");
+        }
+        Ok(Self(pointer.into()))
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a caller asks for: `provider:key[@version][#field]`.
+///
+/// In the text form `%`, `@` and `#` inside a key or a version are written `%25`, `%40` and
+/// `%23`, so that every reference can be printed and read back:
+///
+/// ```
+/// use oneiric_core::SecretRef;
+///
+/// let reference: SecretRef = "files:app/db.json@7#/user".parse()?;
+/// assert_eq!(reference.provider().as_str(), "files");
+/// assert_eq!(reference.key().as_str(), "app/db.json");
+/// assert_eq!(reference.version(), Some("7"));
+/// assert_eq!(reference.field().unwrap().pointer(), "/user");
+/// assert_eq!(reference.to_string(), "files:app/db.json@7#/user");
+///
+/// // A key may have colons, as in an ARN: the provider ends at the first one.
+/// let arn: SecretRef = "aws:arn:aws:secretsmanager:eu-west-1:1:secret:db".parse()?;
+/// assert_eq!(arn.provider().as_str(), "aws");
+/// # Ok::<(), oneiric_core::ParseError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretRef {
+    provider: ProviderId,
+    key: SecretKey,
+    version: Option<Arc<str>>,
+    field: Option<Field>,
+}
+
+impl SecretRef {
+    /// A reference to the current version of a whole value.
+    pub fn new(provider: ProviderId, key: SecretKey) -> Self {
+        Self { provider, key, version: None, field: None }
+    }
+
+    /// The same secret, one field of it.
+    #[must_use]
+    pub fn with_field(mut self, field: Field) -> Self {
+        self.field = Some(field);
+        self
+    }
+
+    /// The provider that is asked.
+    pub fn provider(&self) -> &ProviderId {
+        &self.provider
+    }
+
+    /// The name of the secret within the provider.
+    pub fn key(&self) -> &SecretKey {
+        &self.key
+    }
+
+    /// The version that is pinned, if one is: an exact id or, where the provider has such, an
+    /// alias or a stage.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// The part of a JSON value that is meant, if not all of it.
+    pub fn field(&self) -> Option<&Field> {
+        self.field.as_ref()
+    }
+}
+
+impl FromStr for SecretRef {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = |reason: String| ParseError::new("secret reference", text, reason);
+        let (provider, rest) = text
+            .split_once(':')
+            .ok_or_else(|| refuse("it needs the form provider:key[@version][#field]".into()))?;
+        let (rest, field) = match rest.split_once('#') {
+            Some((rest, field)) => (rest, Some(field.parse::<Field>()?)),
+            None => (rest, None),
+        };
+        let (key, version) = match rest.split_once('@') {
+            Some((_, "")) => return Err(refuse("the version after `@` is empty".into())),
+            Some((_, version)) if version.contains('@') => {
+                return Err(refuse("it has two `@`; write `%40` for one in the key".into()));
+            }
+            Some((key, version)) => (key, Some(unescape(version).map_err(&refuse)?.into())),
+            None => (rest, None),
+        };
+        Ok(Self {
+            provider: provider.parse()?,
+            key: unescape(key).map_err(&refuse)?.parse()?,
+            version,
+            field,
+        })
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.provider, Escaped(self.key.as_str()))?;
+        if let Some(version) = &self.version {
+            write!(f, "@{}", Escaped(version))?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "#{field}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl serde::Serialize for SecretRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SecretRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '%' => f.write_str("%25")?,
+                '@' => f.write_str("%40")?,
+                '#' => f.write_str("%23")?,
+                c => fmt::Write::write_char(f, c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unescape(text: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let code = after.get(..2).unwrap_or(after);
+        out.push(match code {
+            "25" => '%',
+            "40" => '@',
+            "23" => '#',
+            _ => return Err(format!("`%{code}` is not one of the escapes %25, %40, %23")),
+        });
+        rest = &after[2..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        for text in [
+            "files:a",
+            "files:a/b.json#/user",
+            "gcp:projects/p/secrets/s@7",
+            "aws:arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf@AWSPREVIOUS#/password",
+            "aws:team%40corp%23x%25",
+            "env:DB_PASSWORD",
+        ] {
+            let reference: SecretRef = text.parse().unwrap();
+            assert_eq!(reference.to_string(), text);
+            assert_eq!(reference.to_string().parse::<SecretRef>().unwrap(), reference);
+        }
+        let short: SecretRef = "files:a.toml#user".parse().unwrap();
+        assert_eq!(short.to_string(), "files:a.toml#/user");
+        let escaped: SecretRef = "aws:team%40corp".parse().unwrap();
+        assert_eq!(escaped.key().as_str(), "team@corp");
+    }
+
+    #[test]
+    fn bad_references_say_why() {
+        for (text, part) in [
+            ("files", "provider:key"),
+            ("files:", "it is empty"),
+            (":a", "it is empty"),
+            ("files:a@", "version after `@` is empty"),
+            ("files:a@1@2", "two `@`"),
+            ("files:a#", "field"),
+            ("files:a#x~2", "`~` must be followed"),
+            ("files:a%zz", "`%zz` is not one of"),
+            ("files:a%2", "`%2` is not one of"),
+            ("files: a", "white space"),
+            ("files:a\u{0}", "control character"),
+        ] {
+            let error = text.parse::<SecretRef>().unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+}

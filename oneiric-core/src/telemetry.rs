@@ -1,0 +1,103 @@
+//! The names of everything that Oneiric emits, each in one place. The tables of
+//! `docs/telemetry.md` list them, and a test holds the two together.
+//!
+//! A secret's name is never an attribute of a metric: it would be a leak, and it would break the
+//! cardinality limits of every collector. Values, their lengths and unkeyed hashes appear in no
+//! signal.
+
+/// The instrumentation scope of every metric and span.
+pub const SCOPE: &str = "oneiric";
+
+/// Metrics.
+pub mod metric {
+    /// Counter: reads answered from the cache.
+    pub const CACHE_HITS: &str = "secrets.cache_hits";
+    /// Counter: reads that had to wait for the provider.
+    pub const CACHE_MISSES: &str = "secrets.cache_misses";
+    /// Counter: calls of `invalidate_secrets`, by `mode` and `scope`.
+    pub const INVALIDATE_TOTAL: &str = "secrets.invalidate_total";
+    /// Histogram, seconds: one call of a provider, by `provider` and `error.type`.
+    pub const FETCH_DURATION: &str = "secrets.fetch.duration";
+    /// Counter: calls of a provider, by `provider` and `call`.
+    pub const UPSTREAM_CALLS: &str = "secrets.upstream_calls";
+    /// Counter: answers given from beyond the time to live because the provider was failing.
+    pub const STALE_SERVED: &str = "secrets.stale_served";
+    /// Gauge, seconds: the age of the oldest value in use, by `provider`.
+    pub const AGE: &str = "secrets.age";
+    /// Counter: changes that only the sweep found, though the provider has push.
+    pub const WATCH_MISSED_EVENTS: &str = "secrets.watch.missed_events";
+    /// Histogram, seconds: from the start of `prepare` to `commit`, by `adapter` and `outcome`.
+    pub const SWAP_DURATION: &str = "lifecycle.swap.duration";
+    /// Gauge: old generations that are draining.
+    pub const DRAIN_INFLIGHT: &str = "lifecycle.drain.inflight";
+    /// Gauge: rotations that are running.
+    pub const ROTATION_STATE: &str = "rotation.state";
+    /// Counter: users that still held an old generation at the drain deadline, by `adapter`.
+    pub const OLD_CREDENTIAL_USES: &str = "rotation.old_credential_uses";
+
+    /// All of them.
+    pub const ALL: [&str; 12] = [
+        CACHE_HITS,
+        CACHE_MISSES,
+        INVALIDATE_TOTAL,
+        FETCH_DURATION,
+        UPSTREAM_CALLS,
+        STALE_SERVED,
+        AGE,
+        WATCH_MISSED_EVENTS,
+        SWAP_DURATION,
+        DRAIN_INFLIGHT,
+        ROTATION_STATE,
+        OLD_CREDENTIAL_USES,
+    ];
+}
+
+/// Events: the `event` field of log records.
+pub mod event {
+    /// Secrets were invalidated; nothing fetched before is served as fresh.
+    pub const CACHE_INVALIDATED: &str = "secrets-cache-invalidated";
+    /// A rotation ended with every adapter committed or unchanged.
+    pub const ROTATION_COMPLETE: &str = "secrets-rotation-complete";
+    /// A rotation ended otherwise.
+    pub const ROTATION_FAILED: &str = "secrets-rotation-failed";
+    /// An adapter built and proved its next generation.
+    pub const ADAPTER_PREPARED: &str = "adapter-prepared";
+    /// An adapter serves its next generation.
+    pub const ADAPTER_COMMITTED: &str = "adapter-committed";
+    /// An adapter's old generation ended.
+    pub const ADAPTER_DRAINED: &str = "adapter-drained";
+    /// An adapter could not make its next generation; the old one serves on.
+    pub const ADAPTER_REFUSED: &str = "adapter-refused";
+
+    /// All of them.
+    pub const ALL: [&str; 7] = [
+        CACHE_INVALIDATED,
+        ROTATION_COMPLETE,
+        ROTATION_FAILED,
+        ADAPTER_PREPARED,
+        ADAPTER_COMMITTED,
+        ADAPTER_DRAINED,
+        ADAPTER_REFUSED,
+    ];
+}
+
+/// Spans of the trace of a rotation.
+pub mod span {
+    /// The trigger, as the one who asked sees it.
+    pub const TRIGGER: &str = "rotation.trigger";
+    /// One rotation within one instance.
+    pub const ROTATION: &str = "rotation";
+    /// `Resolver::invalidate_secrets`.
+    pub const INVALIDATE: &str = "secrets.invalidate";
+    /// One call of a provider.
+    pub const FETCH: &str = "secrets.fetch";
+    /// One adapter's `prepare`.
+    pub const PREPARE: &str = "adapter.prepare";
+    /// One adapter's `commit`.
+    pub const COMMIT: &str = "adapter.commit";
+    /// One adapter's `drain`.
+    pub const DRAIN: &str = "adapter.drain";
+
+    /// All of them.
+    pub const ALL: [&str; 7] = [TRIGGER, ROTATION, INVALIDATE, FETCH, PREPARE, COMMIT, DRAIN];
+}
