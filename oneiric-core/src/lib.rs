@@ -9,15 +9,15 @@
 //! `oneiric-secrets` and `oneiric-runtime`.
 #![forbid(unsafe_code)]
 
-mod clock;
-mod error;
-mod hook;
 mod id;
-mod managed;
-mod provider;
 mod reference;
-pub mod telemetry;
 mod value;
+mod error;
+mod clock;
+mod provider;
+mod hook;
+mod managed;
+pub mod telemetry;
 
 pub use clock::{Clock, Moment};
 pub use error::{Error, ErrorKind, Result};
