@@ -9,6 +9,7 @@
 
 mod memory;
 mod canary;
+pub mod live;
 
 pub use canary::scan_for_canary;
 pub use memory::MemoryProvider;
