@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// Where `ONEIRIC_REQUIRE_LIVE=1`, since there a suite that does not run is a failure.
-pub fn require(suite: &str, why: String) {
+pub fn require(suite: &str, why: &str) {
     assert!(
         std::env::var_os("ONEIRIC_REQUIRE_LIVE").is_none_or(|value| value != "1"),
         "{suite} is required and cannot run: {why}"
@@ -357,7 +357,7 @@ mod tests {
     fn a_private_postgres_answers_and_leaves_nothing_behind() {
         let postgres = match Postgres::start() {
             Ok(postgres) => postgres,
-            Err(why) => return require("postgres", why),
+            Err(why) => return require("postgres", &why),
         };
         let answer = postgres.psql("CREATE DATABASE two; SELECT 40 + 2, 'x'").unwrap();
         assert_eq!(answer, "42|x");
