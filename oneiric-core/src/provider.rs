@@ -325,14 +325,31 @@ impl fmt::Debug for Stamp {
     }
 }
 
-/// One moment of a store that changes as a whole, such as the target of a `..data` link. Values
-/// of one snapshot belong together.
+/// One moment of a store, or of a part of it, that changes as a whole, such as the target of a
+/// `..data` link. Values of one snapshot belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Snapshot(Arc<str>);
+pub struct Snapshot {
+    of: Arc<str>,
+    id: Arc<str>,
+}
+
+impl Snapshot {
+    /// A moment of the part of a store that is called `of`. Parts change each on their own.
+    pub fn within(of: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
+        Self { of: of.into(), id: id.into() }
+    }
+
+    /// Whether values of the two do not belong together: they are of the same part of the store
+    /// and of different moments.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        self.of == other.of && self.id != other.id
+    }
+}
 
 impl<T: Into<Arc<str>>> From<T> for Snapshot {
-    fn from(text: T) -> Self {
-        Self(text.into())
+    /// A moment of the whole store.
+    fn from(id: T) -> Self {
+        Self::within("", id)
     }
 }
 
@@ -364,6 +381,15 @@ mod tests {
         assert!(!Version::numbered(2).is_older_than(&Version::numbered(2)));
         assert!(!Version::opaque("1").is_older_than(&Version::numbered(2)));
         assert!(!Version::numbered(1).is_older_than(&Version::opaque("2")));
+    }
+
+    #[test]
+    fn snapshots_conflict_only_within_one_part_of_a_store() {
+        let (a1, a2, b2) =
+            (Snapshot::within("a", "1"), Snapshot::within("a", "2"), Snapshot::within("b", "2"));
+        assert!(a1.conflicts_with(&a2));
+        assert!(!a1.conflicts_with(&a1.clone()));
+        assert!(!a1.conflicts_with(&b2));
     }
 
     #[test]
