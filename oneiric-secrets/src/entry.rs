@@ -1,0 +1,129 @@
+//! One fetched version of one secret, as the cache holds it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use oneiric_core::{
+    Error, Fetched, Field, Moment, Result, SecretKey, SecretRef, SecretValue, Snapshot, Stamp,
+    Version,
+};
+
+use crate::field;
+
+/// One fetched version. Never changed once made: a renewal makes a new one around the same bytes.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) value: SecretValue,
+    pub(crate) version: Version,
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The epoch in which its fetch began.
+    pub(crate) epoch: u64,
+    pub(crate) times: Times,
+    /// The fields that were asked for so far; each is decoded once per version.
+    fields: Mutex<Vec<(Field, SecretValue)>>,
+}
+
+/// Until when a fetched value is what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) fetched: Moment,
+    /// From here on a read also asks for the next one, without waiting for it.
+    pub(crate) refresh: Moment,
+    pub(crate) fresh_until: Moment,
+    pub(crate) usable_until: Moment,
+}
+
+impl Entry {
+    pub(crate) fn new(fetched: Fetched, epoch: u64, times: Times) -> Self {
+        let Fetched { value, version, stamp, snapshot, .. } = fetched;
+        Self { value, version, stamp, snapshot, epoch, times, fields: Mutex::default() }
+    }
+
+    /// The same version, found to be still the current one by a fetch that began in `epoch`.
+    pub(crate) fn renewed(&self, epoch: u64, times: Times) -> Self {
+        let fields = self.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            value: self.value.clone(),
+            version: self.version.clone(),
+            stamp: self.stamp.clone(),
+            snapshot: self.snapshot.clone(),
+            epoch,
+            times,
+            fields: Mutex::new(fields),
+        }
+    }
+
+    /// The whole value, or one field of it.
+    pub(crate) fn part(&self, field: Option<&Field>, of: &dyn fmt::Display) -> Result<SecretValue> {
+        let Some(field) = field else { return Ok(self.value.clone()) };
+        let mut fields = self.fields.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, value)) = fields.iter().find(|(known, _)| known == field) {
+            return Ok(value.clone());
+        }
+        let value = field::extract(&self.value, field, of)?;
+        fields.push((field.clone(), value.clone()));
+        Ok(value)
+    }
+}
+
+/// The answer to a read: a value, which version it is, and whether it is fresh.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    value: SecretValue,
+    version: Version,
+    stale: Option<Duration>,
+}
+
+impl Secret {
+    pub(crate) fn new(
+        entry: &Arc<Entry>,
+        reference: &SecretRef,
+        stale: Option<Duration>,
+    ) -> Result<Self> {
+        let value = entry.part(reference.field(), &Name(reference))?;
+        Ok(Self { value, version: entry.version.clone(), stale })
+    }
+
+    /// The bytes.
+    pub fn value(&self) -> &SecretValue {
+        &self.value
+    }
+
+    /// The version they are of.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// The age of the value if it was served past its time, because the provider could not
+    /// answer; `None` if it is fresh.
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.stale
+    }
+}
+
+/// Displays `provider:key` of a reference.
+pub(crate) struct Name<'a>(pub(crate) &'a SecretRef);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.0.provider(), self.0.key())
+    }
+}
+
+/// What is known of a cached secret without its value.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CachedSecret {
+    /// Which one.
+    pub key: SecretKey,
+    /// The version that is held.
+    pub version: Version,
+    /// The stamp that came with it.
+    pub stamp: Option<Stamp>,
+}
+
+pub(crate) fn shutting_down() -> Error {
+    Error::new(oneiric_core::ErrorKind::Unavailable, "the resolver is shut down")
+}

@@ -1,0 +1,296 @@
+//! The loader: at most one fetch per secret, in a task of its own.
+//!
+//! A caller waits for a flight, it does not own it: cancelled, panicked or impatient callers
+//! neither end it nor hold it up, and what it brings is installed whether somebody waits or not.
+//! A flight that an invalidation has overtaken flies again before it lands, so that its waiters
+//! get the value from after.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use oneiric_core::telemetry::span;
+use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Result};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::Instrument;
+
+use crate::cell::{Cell, CellState, Failing, Flight, Landing, Source};
+use crate::entry::{Entry, shutting_down};
+use crate::event::SecretEvent;
+use crate::resolver::Shared;
+
+/// The first pause before a provider that lags behind, or fails, is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+impl Shared {
+    /// Joins the flights of these secrets, which are of one provider, and starts one flight for
+    /// all that have none.
+    pub(crate) fn board(self: &Arc<Self>, cells: &[Arc<Cell>]) -> Vec<Flight> {
+        let mut claims = Vec::new();
+        let flights = cells
+            .iter()
+            .map(|cell| {
+                let mut state = cell.state();
+                let flight = state.flight.get_or_insert_with(|| {
+                    let (landing, flight) = watch::channel(None);
+                    claims.push(Claim { cell: Arc::clone(cell), landing });
+                    flight
+                });
+                flight.clone()
+            })
+            .collect();
+        if let Some(first) = claims.first() {
+            let source = Arc::clone(&first.cell.source);
+            let flight = Arc::clone(self).fly(source, claims);
+            // A task of its own, but a child of the trace of whoever needed it first.
+            self.tasks.spawn(flight.in_current_span());
+        }
+        flights
+    }
+
+    /// The same for one.
+    pub(crate) fn board_one(self: &Arc<Self>, cell: &Arc<Cell>) -> Flight {
+        let mut flights = self.board(std::slice::from_ref(cell));
+        flights.pop().expect("there is a flight for each secret")
+    }
+
+    async fn fly(self: Arc<Self>, source: Arc<Source>, mut claims: Vec<Claim>) {
+        let give_up = Instant::now() + self.options.fetch_timeout;
+        let mut tries = 0;
+        loop {
+            let epoch = self.epochs.now();
+            let call = self.call(&source, &claims, give_up);
+            let answers = tokio::select! {
+                answers = call => answers,
+                () = self.stop.cancelled() => claims.iter().map(|_| Err(shutting_down())).collect(),
+            };
+            let mut lagging = false;
+            let mut again = Vec::new();
+            let late = Instant::now() >= give_up;
+            for (claim, answer) in claims.into_iter().zip(answers) {
+                match self.judge(&claim.cell, epoch, answer) {
+                    Verdict::Landed(landing) => claim.land(landing),
+                    Verdict::Outdated | Verdict::Lagging if late => {
+                        let landing = self.fail(&claim.cell, epoch, overtaken(&claim.cell));
+                        claim.land(landing);
+                    }
+                    Verdict::Outdated => again.push(claim),
+                    Verdict::Lagging => {
+                        lagging = true;
+                        again.push(claim);
+                    }
+                }
+            }
+            if again.is_empty() {
+                return;
+            }
+            claims = again;
+            if lagging {
+                tries += 1;
+                let pause = Instant::now() + self.jittered(tries);
+                tokio::select! {
+                    () = sleep_until(pause.min(give_up)) => {}
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// One call of the provider, cut at the deadline and safe from its panics.
+    async fn call(
+        &self,
+        source: &Source,
+        claims: &[Claim],
+        give_up: Instant,
+    ) -> Vec<Result<Fetched>> {
+        let requests: Vec<_> = claims.iter().map(|claim| claim.request(give_up)).collect();
+        let started = Instant::now();
+        let span = tracing::info_span!(
+            target: "oneiric",
+            "secrets.fetch",
+            otel.name = span::FETCH,
+            provider = %source.id,
+            keys = requests.len(),
+            error = tracing::field::Empty,
+        );
+        let (name, outcome) = if let [request] = requests.as_slice() {
+            let call = AssertUnwindSafe(source.provider.fetch(request)).catch_unwind();
+            let call = call.map(|outcome| outcome.map(|answer| vec![answer]));
+            ("fetch", timeout_at(give_up, call.instrument(span.clone())).await)
+        } else {
+            let call = AssertUnwindSafe(source.provider.fetch_many(&requests)).catch_unwind();
+            ("fetch_many", timeout_at(give_up, call.instrument(span.clone())).await)
+        };
+        let all = |kind, what: &str| -> Vec<Result<Fetched>> {
+            let error = Error::new(kind, format!("the provider `{}` {what}", source.id));
+            requests.iter().map(|_| Err(error.clone())).collect()
+        };
+        let answers = match outcome {
+            Ok(Ok(answers)) if answers.len() == requests.len() => answers,
+            Ok(Ok(_)) => all(ErrorKind::Bug, "gave a wrong number of answers"),
+            Ok(Err(_panic)) => all(ErrorKind::Bug, "panicked"),
+            Err(_elapsed) => all(ErrorKind::DeadlineExceeded, "did not answer in time"),
+        };
+        let failed = answers.iter().find_map(|answer| match answer {
+            Err(error) if error.kind() != ErrorKind::NotModified => Some(error.kind()),
+            _ => None,
+        });
+        if let Some(kind) = failed {
+            span.record("error", kind.token());
+        }
+        self.tally.called(&source.id, name, started.elapsed(), failed);
+        answers
+    }
+
+    /// What an answer is worth, by everything that has been said since its fetch began.
+    fn judge(&self, cell: &Arc<Cell>, epoch: u64, answer: Result<Fetched>) -> Verdict {
+        let mut state = cell.state();
+        if !cell.is_valid(epoch) && !self.stop.is_cancelled() {
+            return Verdict::Outdated;
+        }
+        let held = cell.entry();
+        let fetched = match (answer, &held) {
+            (Ok(fetched), _) => fetched,
+            (Err(error), Some(held))
+                if error.kind() == ErrorKind::NotModified && state.expected.is_none() =>
+            {
+                let entry = Arc::new(held.renewed(epoch, self.times()));
+                return Verdict::Landed(cell.settle(&mut state, entry));
+            }
+            // Asked with a stamp whose value was purged, or overtaken by an event, meanwhile.
+            (Err(error), _) if error.kind() == ErrorKind::NotModified => {
+                return Verdict::Outdated;
+            }
+            (Err(error), _) => {
+                drop(state);
+                return Verdict::Landed(self.fail(cell, epoch, error));
+            }
+        };
+        // Version order wins over arrival order.
+        let newer_expected = state.expected.as_ref().is_some_and(|expected| {
+            fetched.version.is_older_than(&expected.version)
+                && !cell.may_be_older(expected.epoch, epoch)
+        });
+        let newer_held = held.as_ref().is_some_and(|held| {
+            fetched.version.is_older_than(&held.version) && !cell.may_be_older(held.epoch, epoch)
+        });
+        if newer_expected || newer_held {
+            return Verdict::Lagging;
+        }
+        if let Err(error) = self.options.verify().check(&fetched.value, cell) {
+            drop(state);
+            tracing::warn!(target: "oneiric", secret = %cell, error = %error, "a value is refused");
+            self.tell(SecretEvent::Refused {
+                provider: cell.source.id.clone(),
+                key: cell.key.clone(),
+                error: error.clone(),
+            });
+            return Verdict::Landed(self.fail(cell, epoch, error));
+        }
+        let changed = held.is_none_or(|held| held.version != fetched.version);
+        let version = fetched.version.clone();
+        let entry = Arc::new(Entry::new(fetched, epoch, self.times()));
+        let landing = cell.settle(&mut state, entry);
+        drop(state);
+        if changed {
+            let (provider, key) = (cell.source.id.clone(), cell.key.clone());
+            self.tell(SecretEvent::Changed { provider, key, version });
+        }
+        Verdict::Landed(landing)
+    }
+
+    /// Notes a failure, so that the next reads know how long to leave the provider alone.
+    fn fail(&self, cell: &Arc<Cell>, epoch: u64, error: Error) -> Landing {
+        let mut state = cell.state();
+        let times = state.failing.as_ref().map_or(0, |failing| failing.times) + 1;
+        let pause = match error.kind() {
+            ErrorKind::NotFound => self.options.negative_ttl,
+            ErrorKind::Throttled { retry_after: Some(wait) } => wait.max(self.jittered(times)),
+            _ => self.jittered(times),
+        };
+        let until = self.options.clock.now().after(pause);
+        state.failing = Some(Failing { times, error: error.clone(), until, epoch });
+        state.flight = None;
+        drop(state);
+        if error.kind() == ErrorKind::NotFound {
+            self.cache.remember_missing(cell);
+        }
+        Some(Err(error))
+    }
+
+    /// Full jitter: anything up to a bound that doubles with each failure.
+    fn jittered(&self, times: u32) -> Duration {
+        let bound = PAUSE.saturating_mul(1 << times.min(12)).min(LONGEST_PAUSE);
+        PAUSE.max(bound.mul_f64(self.random()))
+    }
+}
+
+impl Cell {
+    /// Installs what was fetched and ends the flight, both under the state's lock: whoever looks
+    /// sees either the flight or what it brought.
+    fn settle(&self, state: &mut CellState, entry: Arc<Entry>) -> Landing {
+        self.install(state, &entry);
+        state.failing = None;
+        state.flight = None;
+        // Whatever was judged good enough to be installed also answers what was expected.
+        state.expected = None;
+        Some(Ok(entry))
+    }
+}
+
+/// The duty to land the flight of one secret.
+struct Claim {
+    cell: Arc<Cell>,
+    landing: watch::Sender<Landing>,
+}
+
+impl Claim {
+    fn request(&self, give_up: Instant) -> FetchRequest {
+        let mut request = FetchRequest::new(self.cell.key.clone());
+        request.deadline = Some(give_up);
+        let state = self.cell.state();
+        let exact = self.cell.source.provider.descriptor().capabilities.versions;
+        request.version = match (&self.cell.pin, &state.expected) {
+            (Some(pin), _) => Some(Arc::clone(pin)),
+            // Aliases such as `latest` lag behind events; the number that the event named does not.
+            (None, Some(expected)) if exact => Some(expected.version.id().into()),
+            _ => None,
+        };
+        if request.version.is_none() && state.expected.is_none() {
+            request.if_none_match = self.cell.entry().and_then(|entry| entry.stamp.clone());
+        }
+        request
+    }
+
+    /// The flight has left the cell already; this tells those who wait.
+    fn land(self, landing: Landing) {
+        self.landing.send_replace(landing);
+    }
+}
+
+impl Drop for Claim {
+    /// A flight that ends without landing leaves the cell free for the next one.
+    fn drop(&mut self) {
+        if self.landing.borrow().is_none() {
+            self.cell.state().flight = None;
+        }
+    }
+}
+
+enum Verdict {
+    /// The flight is over.
+    Landed(Landing),
+    /// An invalidation overtook it.
+    Outdated,
+    /// The provider answered with an older version than is known to exist.
+    Lagging,
+}
+
+fn overtaken(cell: &Cell) -> Error {
+    let message = format!("no current version of `{cell}` could be read in time");
+    Error::new(ErrorKind::DeadlineExceeded, message)
+}

@@ -1,0 +1,65 @@
+//! How long values live.
+
+use std::time::Duration;
+
+use oneiric_core::{Clock, Moment};
+
+use crate::entry::Times;
+use crate::verify::Verify;
+
+/// The times and rules of a resolver. The defaults are those of the settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ResolverOptions {
+    /// How long a value is fresh, less up to a tenth of jitter; zero keeps nothing.
+    pub ttl: Duration,
+    /// How long after that it may be served while the provider cannot answer.
+    pub stale_if_error: Duration,
+    /// How long "there is no such secret" is believed.
+    pub negative_ttl: Duration,
+    /// How long one fetch may take, repeated tries included.
+    pub fetch_timeout: Duration,
+    /// Whether an empty value is a value.
+    pub allow_empty: bool,
+    /// Whether `changeme`, `***` and the like are values.
+    pub allow_placeholders: bool,
+    /// Where ages come from.
+    pub clock: Clock,
+    /// Fixes the jitter, for tests.
+    pub seed: Option<u64>,
+}
+
+impl Default for ResolverOptions {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(600),
+            stale_if_error: Duration::from_secs(3600),
+            negative_ttl: Duration::from_secs(5),
+            fetch_timeout: Duration::from_secs(10),
+            allow_empty: false,
+            allow_placeholders: false,
+            clock: Clock::system(),
+            seed: None,
+        }
+    }
+}
+
+impl ResolverOptions {
+    pub(crate) fn verify(&self) -> Verify {
+        Verify { allow_empty: self.allow_empty, allow_placeholders: self.allow_placeholders }
+    }
+
+    /// The times of a value that is fetched now. Each value gets its own jitter, so that what was
+    /// fetched together does not expire together.
+    pub(crate) fn times(&self, jitter: f64) -> Times {
+        let fetched: Moment = self.clock.now();
+        let fresh = self.ttl.mul_f64(1.0 - 0.1 * jitter);
+        let fresh_until = fetched.after(fresh);
+        Times {
+            fetched,
+            refresh: fetched.after(fresh.mul_f64(0.8)),
+            fresh_until,
+            usable_until: fresh_until.after(self.stale_if_error),
+        }
+    }
+}

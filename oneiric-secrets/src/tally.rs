@@ -1,0 +1,100 @@
+//! What the resolver counts. Reads only touch atomics; the collector asks for the sums.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use oneiric_core::telemetry::{SCOPE, metric};
+use oneiric_core::{ErrorKind, ProviderId};
+use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::{KeyValue, global};
+
+/// Bounds for the duration of a call, in seconds: a local file to a cloud that hangs.
+const CALL_BOUNDS: [f64; 12] =
+    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+#[derive(Debug)]
+pub(crate) struct Tally {
+    sums: Arc<Sums>,
+    invalidations: Counter<u64>,
+    upstream_calls: Counter<u64>,
+    fetch_duration: Histogram<f64>,
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    stale: AtomicU64,
+}
+
+impl Tally {
+    /// Instruments of the global meter provider, which the embedder installs first.
+    pub(crate) fn new() -> Self {
+        let meter = global::meter(SCOPE);
+        let sums = Arc::<Sums>::default();
+        let observe = |name: &'static str, what: &'static str, of: fn(&Sums) -> &AtomicU64| {
+            let sums = Arc::downgrade(&sums);
+            meter
+                .u64_observable_counter(name)
+                .with_description(what)
+                .with_callback(move |observer| {
+                    if let Some(sums) = sums.upgrade() {
+                        observer.observe(of(&sums).load(Ordering::Relaxed), &[]);
+                    }
+                })
+                .build();
+        };
+        observe(metric::CACHE_HITS, "Reads answered from the cache", |sums| &sums.hits);
+        observe(metric::CACHE_MISSES, "Reads that waited for the provider", |sums| &sums.misses);
+        observe(metric::STALE_SERVED, "Answers from beyond their time to live", |sums| &sums.stale);
+        Self {
+            sums,
+            invalidations: meter
+                .u64_counter(metric::INVALIDATE_TOTAL)
+                .with_description("Calls of invalidate_secrets")
+                .build(),
+            upstream_calls: meter
+                .u64_counter(metric::UPSTREAM_CALLS)
+                .with_description("Calls of a provider")
+                .build(),
+            fetch_duration: meter
+                .f64_histogram(metric::FETCH_DURATION)
+                .with_unit("s")
+                .with_description("One call of a provider")
+                .with_boundaries(CALL_BOUNDS.to_vec())
+                .build(),
+        }
+    }
+
+    pub(crate) fn hit(&self) {
+        self.sums.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn miss(&self) {
+        self.sums.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stale(&self) {
+        self.sums.stale.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn invalidated(&self, mode: &'static str, scope: &'static str) {
+        self.invalidations.add(1, &[KeyValue::new("mode", mode), KeyValue::new("scope", scope)]);
+    }
+
+    /// One call of a provider, with the kind of failure if it failed.
+    pub(crate) fn called(
+        &self,
+        provider: &ProviderId,
+        call: &'static str,
+        took: Duration,
+        failed: Option<ErrorKind>,
+    ) {
+        let provider = KeyValue::new("provider", provider.to_string());
+        self.upstream_calls.add(1, &[provider.clone(), KeyValue::new("call", call)]);
+        let mut attributes = vec![provider];
+        attributes.extend(failed.map(|kind| KeyValue::new("error.type", kind.token())));
+        self.fetch_duration.record(took.as_secs_f64(), &attributes);
+    }
+}
