@@ -140,7 +140,7 @@ impl Cell {
     /// Ends what handles show, once it has outlived even its stale time.
     pub(crate) fn expire_followers(&self, now: Moment) {
         let state = self.state();
-        if self.entry().is_some_and(|entry| now >= entry.times.usable_until) {
+        if self.entry().is_some_and(|entry| now >= entry.times.followed_until) {
             state.followers.iter().filter_map(Weak::upgrade).for_each(|follower| follower.purge());
         }
     }

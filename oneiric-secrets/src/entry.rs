@@ -32,7 +32,10 @@ pub(crate) struct Times {
     /// From here on a read also asks for the next one, without waiting for it.
     pub(crate) refresh: Moment,
     pub(crate) fresh_until: Moment,
+    /// Until when it may be served while the provider cannot answer.
     pub(crate) usable_until: Moment,
+    /// Until when a handle shows it: the same, also where reads keep nothing.
+    pub(crate) followed_until: Moment,
 }
 
 impl Entry {

@@ -165,6 +165,10 @@ impl Shared {
             (Err(error), _) if error.kind() == ErrorKind::NotModified => {
                 return Verdict::Outdated;
             }
+            // The event was here before the data.
+            (Err(error), _) if error.kind() == ErrorKind::NotFound && state.expected.is_some() => {
+                return Verdict::Lagging;
+            }
             (Err(error), _) => {
                 drop(state);
                 return Verdict::Landed(self.fail(cell, epoch, error));

@@ -55,11 +55,13 @@ impl ResolverOptions {
         let fetched: Moment = self.clock.now();
         let fresh = self.ttl.mul_f64(1.0 - 0.1 * jitter);
         let fresh_until = fetched.after(fresh);
+        let followed_until = fresh_until.after(self.stale_if_error);
         Times {
             fetched,
             refresh: fetched.after(fresh.mul_f64(0.8)),
             fresh_until,
-            usable_until: fresh_until.after(self.stale_if_error),
+            usable_until: if self.ttl.is_zero() { fetched } else { followed_until },
+            followed_until,
         }
     }
 }

@@ -611,7 +611,7 @@ impl Shared {
             if refresh && !self.is_left_alone(&cell) {
                 due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
             }
-            if entry.is_some_and(|entry| now >= entry.times.usable_until) {
+            if entry.is_some_and(|entry| now >= entry.times.followed_until) {
                 cell.expire_followers(now);
             }
         }
