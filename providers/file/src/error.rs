@@ -1,0 +1,55 @@
+//! The failures of files, each with its path. What a file holds appears in none of them.
+
+use std::io;
+use std::path::Path;
+
+use oneiric_core::{Error, ErrorKind};
+use rustix::io::Errno;
+
+/// A failure that is told by one sentence about one path.
+pub(crate) fn refused(kind: ErrorKind, path: &Path, what: &str) -> Error {
+    Error::new(kind, format!("`{}` {what}", path.display()))
+}
+
+/// What the system said when `path` was opened.
+pub(crate) fn not_opened(path: &Path, errno: Errno) -> Error {
+    let (kind, what) = match errno {
+        Errno::NOENT | Errno::NOTDIR => (ErrorKind::NotFound, "does not exist"),
+        Errno::ACCESS | Errno::PERM => (ErrorKind::Denied, "may not be read by this process"),
+        Errno::XDEV => (ErrorKind::Denied, "leads out of the root directory by a symbolic link"),
+        Errno::LOOP => (ErrorKind::Invalid, "has too many symbolic links in it"),
+        Errno::NAMETOOLONG => (ErrorKind::Invalid, "is longer than a path may be"),
+        Errno::NXIO | Errno::NODEV => (ErrorKind::Invalid, "is not a regular file"),
+        _ => (ErrorKind::Unavailable, "cannot be opened"),
+    };
+    Error::with_source(
+        kind,
+        format!("`{}` {what}", path.display()),
+        io::Error::from_raw_os_error(errno.raw_os_error()),
+    )
+}
+
+/// What the system said about the root directory. That it is missing says nothing about any
+/// secret: it may not be mounted yet.
+pub(crate) fn no_root(path: &Path, errno: Errno) -> Error {
+    let (kind, what) = match errno {
+        Errno::ACCESS | Errno::PERM => (ErrorKind::Denied, "may not be read by this process"),
+        Errno::NOTDIR => (ErrorKind::Unavailable, "is not a directory"),
+        Errno::NOENT => (ErrorKind::Unavailable, "does not exist"),
+        _ => (ErrorKind::Unavailable, "cannot be opened"),
+    };
+    Error::with_source(
+        kind,
+        format!("the root directory `{}` {what}", path.display()),
+        io::Error::from_raw_os_error(errno.raw_os_error()),
+    )
+}
+
+/// What the system said while `path` was read.
+pub(crate) fn not_read(path: &Path, errno: Errno) -> Error {
+    Error::with_source(
+        ErrorKind::Unavailable,
+        format!("`{}` cannot be read", path.display()),
+        io::Error::from_raw_os_error(errno.raw_os_error()),
+    )
+}
