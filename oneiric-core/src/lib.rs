@@ -17,6 +17,7 @@ mod clock;
 mod provider;
 mod hook;
 mod managed;
+pub mod settings;
 pub mod telemetry;
 
 pub use clock::{Clock, Moment};
