@@ -117,14 +117,17 @@ struct Binaries {
 
 impl Binaries {
     fn find() -> Result<Self, String> {
-        let named = std::env::var_os("ONEIRIC_PG_BIN").map(PathBuf::from);
-        let on_path = std::env::var_os("PATH").unwrap_or_default();
-        let dir = named
+        let candidates: Vec<PathBuf> = match std::env::var_os("ONEIRIC_PG_BIN") {
+            Some(named) => vec![named.into()],
+            None => {
+                let path = std::env::var_os("PATH").unwrap_or_default();
+                std::env::split_paths(&path).chain(debian_versions()).collect()
+            }
+        };
+        let dir = candidates
             .into_iter()
-            .chain(std::env::split_paths(&on_path))
-            .chain(debian_versions())
             .find(|dir| ["initdb", "postgres"].iter().all(|name| dir.join(name).is_file()))
-            .ok_or("there is no initdb and postgres in ONEIRIC_PG_BIN, PATH or /usr/lib")?;
+            .ok_or("there is no initdb and postgres in ONEIRIC_PG_BIN, or PATH and /usr/lib")?;
         // A link on the PATH leads to the folder that has pg_ctl and psql beside it.
         let dir = dir
             .join("postgres")
