@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -185,7 +185,7 @@ struct Generation<T> {
     value: Arc<T>,
     /// Dropped with the last guard, which the one who drains hears.
     _in_use: oneshot::Sender<()>,
-    ended: std::sync::Mutex<Option<oneshot::Receiver<()>>>,
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 impl<T> Generation<T> {
@@ -215,7 +215,7 @@ impl<T: Send + Sync + 'static> Prepared for Candidate<T> {
         let Some(value) = value else { return Box::new(NothingRetired) };
         let next = Generation::new(managed.0.load().number + 1, value);
         let old = managed.0.swap(next);
-        let ended = old.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let ended = old.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         Box::new(RetiredGeneration {
             value: Arc::clone(&old.value),
             users: Arc::downgrade(&old),

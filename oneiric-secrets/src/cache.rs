@@ -19,9 +19,11 @@ pub(crate) struct SecretValueCache {
     cells: papaya::HashMap<CellKey, Arc<Cell>>,
     /// The pinned versions of each secret, so that an invalidation of the secret finds them
     /// without looking through the cache.
-    pinned: Mutex<HashMap<(ProviderId, SecretKey), Vec<Weak<Cell>>>>,
+    pinned: Mutex<HashMap<(ProviderId, SecretKey), Pinned>>,
     negatives: Mutex<VecDeque<Weak<Cell>>>,
 }
+
+type Pinned = Vec<Weak<Cell>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CellKey {
@@ -72,13 +74,8 @@ impl SecretValueCache {
     /// # Errors
     /// If there is no such provider.
     pub(crate) fn cell(&self, reference: &SecretRef) -> Result<Arc<Cell>> {
-        let lookup = Lookup {
-            provider: reference.provider(),
-            key: reference.key(),
-            pin: reference.version(),
-        };
-        if let Some(cell) = self.cells.pin().get(&lookup) {
-            return Ok(Arc::clone(cell));
+        if let Some(cell) = self.known_cell(reference) {
+            return Ok(cell);
         }
         let source = Arc::clone(self.source(reference.provider())?);
         let pin: Option<Arc<str>> = reference.version().map(Into::into);
@@ -94,6 +91,12 @@ impl SecretValueCache {
             self.pinned_of(&cell, |pinned| pinned.push(Arc::downgrade(&cell)));
         }
         Ok(cell)
+    }
+
+    /// The cell of a reference, if there is one.
+    pub(crate) fn known_cell(&self, reference: &SecretRef) -> Option<Arc<Cell>> {
+        let (provider, key, pin) = (reference.provider(), reference.key(), reference.version());
+        self.cells.pin().get(&Lookup { provider, key, pin }).cloned()
     }
 
     /// Every cell of a secret that there is: the current version's and the pinned ones'.
@@ -137,7 +140,7 @@ impl SecretValueCache {
         }
     }
 
-    fn pinned_of(&self, cell: &Cell, change: impl FnOnce(&mut Vec<Weak<Cell>>)) {
+    fn pinned_of(&self, cell: &Cell, change: impl FnOnce(&mut Pinned)) {
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let of = (cell.source.id.clone(), cell.key.clone());
         let cells = pinned.entry(of.clone()).or_default();

@@ -336,6 +336,12 @@ impl Resolver {
         cells.into_iter().filter_map(held).collect()
     }
 
+    /// The version of a secret that the cache holds, fresh or not, without reading it.
+    pub fn held_version(&self, reference: &SecretRef) -> Option<Version> {
+        let cell = self.shared.cache.known_cell(reference)?;
+        cell.entry().map(|entry| entry.version.clone())
+    }
+
     /// Ends all flights and background work and waits for them, at most until the deadline.
     /// Returns whether everything ended. What is cached can still be read; misses fail.
     pub async fn shutdown(&self, deadline: Instant) -> bool {

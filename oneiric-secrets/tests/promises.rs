@@ -1,4 +1,5 @@
 //! The promises of the cache and the resolver, each by its name in the design.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 use std::time::Duration;

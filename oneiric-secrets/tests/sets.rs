@@ -1,4 +1,5 @@
 //! Sets are whole (P5), and handles follow.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
