@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::Problem;
+use super::explain::has_password;
 use super::keys;
 use super::tree::Node;
 use super::{Profile, Settings};
@@ -104,6 +105,13 @@ impl Rules<'_> {
         let is_url = |text: &String| text.starts_with("http://") || text.starts_with("https://");
         if !telemetry.otlp_endpoint.as_ref().is_none_or(is_url) {
             self.refuse(keys::OTLP_ENDPOINT, "wants a URL that starts with http:// or https://");
+        }
+        if telemetry.otlp_endpoint.as_deref().is_some_and(has_password) {
+            self.refuse(
+                keys::OTLP_ENDPOINT,
+                "has a password in it, which every log of the settings would show; \
+                 OTEL_EXPORTER_OTLP_HEADERS is the place for a credential",
+            );
         }
         self.text(keys::SERVICE_NAME, &telemetry.service_name);
         self.text(keys::LOG_FILTER, &telemetry.log_filter);

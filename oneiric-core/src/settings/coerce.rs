@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::value::{MapAccessDeserializer, SeqDeserializer, StrDeserializer};
-use serde::de::{DeserializeSeed, Error as _, Expected, IntoDeserializer, MapAccess};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{DeserializeSeed, Error as _, Expected, IntoDeserializer, MapAccess, SeqAccess};
 use serde::de::{Unexpected, Visitor};
 
 use super::error::{Origin, Problem, shortened};
@@ -56,7 +56,7 @@ impl serde::de::Error for Refusal {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let expected = expected.to_string();
+        let expected = wanted(expected);
         let has = kind_of(unexpected);
         let bare = !matches!(unexpected, Unexpected::Seq | Unexpected::Map);
         let hint = if bare && expected.contains("string") { "; put it in quotes" } else { "" };
@@ -64,8 +64,9 @@ impl serde::de::Error for Refusal {
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let expected = wanted(expected);
         Self::new(match kind_of(unexpected) {
-            "a number" => format!("wants {expected}, and has a number that is not one"),
+            "a number" => format!("wants a number that fits {expected}, and has another"),
             other => format!("wants {expected}, and has {other} that is not"),
         })
     }
@@ -188,6 +189,10 @@ impl<'de> Deserializer<'de> for &Node {
         self.visit(visitor).map_err(|refusal| refusal.at(self))
     }
 
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor.visit_unit()
+    }
+
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         self.visit_list(visitor).map_err(|refusal| refusal.at(self))
     }
@@ -236,23 +241,36 @@ impl<'de> Deserializer<'de> for &Node {
     }
 
     serde::forward_to_deserialize_any! {
-        char str string bytes byte_buf unit unit_struct map struct identifier ignored_any
-    }
-}
-
-impl<'de> IntoDeserializer<'de, Refusal> for &Node {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
+        char str string bytes byte_buf unit unit_struct map struct identifier
     }
 }
 
 fn visit_items<'de, V: Visitor<'de>>(items: &[Node], visitor: V) -> Result<V::Value, Refusal> {
-    let mut items = SeqDeserializer::new(items.iter());
-    let visited = visitor.visit_seq(&mut items)?;
-    items.end()?;
-    Ok(visited)
+    let mut rest = Items(items.iter());
+    let visited = visitor.visit_seq(&mut rest)?;
+    match rest.0.len() {
+        0 => Ok(visited),
+        more => Err(Refusal::new(format!("has {more} items more than it should"))),
+    }
+}
+
+/// The items of a list.
+struct Items<'n>(std::slice::Iter<'n, Node>);
+
+impl<'de> SeqAccess<'de> for &mut Items<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Refusal> {
+        let Some(node) = self.0.next() else { return Ok(None) };
+        seed.deserialize(node).map(Some).map_err(|refusal| refusal.at(node))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
 }
 
 /// The entries of a table. An unknown key is reported at its own value, not at the table.
@@ -282,7 +300,16 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Refusal> {
         let node = self.current.take().expect("a value is asked for after its key");
-        seed.deserialize(node)
+        seed.deserialize(node).map_err(|refusal| refusal.at(node))
+    }
+}
+
+/// What a visitor wants, in the words of the manual.
+fn wanted(expected: &dyn Expected) -> String {
+    match expected.to_string() {
+        text if text == "a sequence" => "a list".into(),
+        text if text == "a map" || text.starts_with("struct ") => "a table".into(),
+        text => text,
     }
 }
 

@@ -22,7 +22,8 @@ const PLACE_SUFFIXES: [&str; 3] = ["_file", "_path", "_dir"];
 /// wrong place. Within a provider or an adapter, a value whose key has `token`, `password`,
 /// `passphrase`, `secret`, `credential`, `private_key` or `api_key` in it is `[redacted]`, unless
 /// it is a reference to a secret of a configured provider (`files:db#/password`), a boolean, or the
-/// key ends in `_file`, `_path` or `_dir`. Everywhere, a URL with a password in it is `[redacted]`.
+/// key ends in `_file`, `_path` or `_dir`. A URL with a password in it is
+/// `[redacted]` too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Explained {
@@ -120,7 +121,7 @@ fn shown(node: &Node) -> String {
 }
 
 /// Whether it is a URL with a password, as in `postgres://user:password@host`.
-fn has_password(text: &str) -> bool {
+pub(super) fn has_password(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))

@@ -103,6 +103,9 @@ pub(super) fn env_name(key: &str) -> String {
     format!("{}{}", env::PREFIX, key.to_ascii_uppercase().replace('.', "__"))
 }
 
+/// What follows the name of a table in the variables of its entries.
+pub(super) const ENV_REST: &str = "__…";
+
 /// The one of `known` that `word` was probably meant to be.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known

@@ -16,6 +16,8 @@ use crate::{AdapterId, ProviderId};
 pub(super) const DEFAULTS: &str = include_str!("default.toml");
 pub(super) const SERVERLESS_DEFAULTS: &str = include_str!("serverless.toml");
 
+const IS_A_TABLE: &str = "is a table, and wants its keys set one by one";
+
 /// Everything that one place says.
 pub(super) struct Layer {
     metadata: Metadata,
@@ -71,7 +73,7 @@ impl Layer {
         let metadata = Metadata::named(tree::ENVIRONMENT).interpolater(move |_, path| {
             let key = path.join(".");
             // A table has no variable of its own, only its entries have.
-            names.get(&key).cloned().unwrap_or_else(|| format!("{}__…", keys::env_name(&key)))
+            names.get(&key).cloned().unwrap_or_else(|| keys::env_name(&key) + keys::ENV_REST)
         });
         Self { metadata, dict }
     }
@@ -103,8 +105,7 @@ impl Layer {
                     self.check_sections(&key, dict, problems);
                 }
                 (Meaning::Table | Meaning::Sections, _) => {
-                    problems
-                        .push(self.problem(&key, "is a table, and wants its keys set one by one"));
+                    problems.push(self.problem(&key, IS_A_TABLE));
                 }
                 (Meaning::Unknown, _) => problems.push(self.unknown(&key)),
             }
@@ -121,7 +122,7 @@ impl Layer {
             if let Err(error) = valid {
                 problems.push(self.problem(&key, &format!("is not valid: {error}")));
             } else if !matches!(value, Value::Dict(..)) {
-                problems.push(self.problem(&key, "is a table, and wants its keys set one by one"));
+                problems.push(self.problem(&key, IS_A_TABLE));
             }
         }
     }
@@ -129,7 +130,8 @@ impl Layer {
     fn unknown(&self, key: &str) -> Problem {
         let message = match keys::nearest(key, keys::all_names()) {
             Some(near) if &*self.metadata.name == tree::ENVIRONMENT => {
-                format!("is not a setting; did you mean {}?", keys::env_name(near))
+                let rest = if keys::KEYS.contains(&near) { "" } else { keys::ENV_REST };
+                format!("is not a setting; did you mean {}{rest}?", keys::env_name(near))
             }
             Some(near) => format!("is not a setting; did you mean `{near}`?"),
             None => "is not a setting; `oneiric config show` lists them all".into(),
