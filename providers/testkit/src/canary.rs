@@ -18,19 +18,13 @@ const SHORTEST_HALF: usize = 8;
 /// ```
 ///
 /// # Panics
-/// If the canary is empty.
+/// If the canary has fewer than two bytes.
 pub fn scan_for_canary(haystack: impl AsRef<[u8]>, canary: impl AsRef<[u8]>) -> Option<String> {
     let (haystack, canary) = (haystack.as_ref(), canary.as_ref());
-    assert!(!canary.is_empty(), "an empty canary is in everything");
-    let lowered = haystack.to_ascii_lowercase();
-    forms(canary).into_iter().find_map(|form| {
-        let found = if form.any_case {
-            contains(&lowered, &form.bytes.to_ascii_lowercase())
-        } else {
-            contains(haystack, &form.bytes)
-        };
-        found.then_some(form.name)
-    })
+    assert!(canary.len() >= 2, "so short a canary is in everything");
+    let (any_case, exact): (Vec<_>, Vec<_>) =
+        forms(canary).into_iter().partition(|form| form.any_case);
+    find(haystack, &exact).or_else(|| find(&haystack.to_ascii_lowercase(), &any_case))
 }
 
 struct Form {
@@ -73,6 +67,10 @@ fn forms(canary: &[u8]) -> Vec<Form> {
     }
     // A form of a few characters would be found by chance.
     forms.retain(|form| form.bytes.len() >= SHORTEST_HALF.min(canary.len()));
+    forms
+        .iter_mut()
+        .filter(|form| form.any_case)
+        .for_each(|form| form.bytes.make_ascii_lowercase());
     forms
 }
 
@@ -126,30 +124,40 @@ fn base64(bytes: &[u8], skipped: usize) -> Vec<u8> {
         .collect()
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// The name of a form that is in the haystack. Logs are long and the forms are many, so they are
+/// all looked for in one pass, by their first two bytes.
+fn find(haystack: &[u8], forms: &[Form]) -> Option<String> {
+    let start = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    let mut starts = vec![false; 1 << 16];
+    forms.iter().for_each(|form| starts[start(&form.bytes)] = true);
+    (0..haystack.len().saturating_sub(1))
+        .map(|at| &haystack[at..])
+        .filter(|rest| starts[start(rest)])
+        .find_map(|rest| forms.iter().find(|form| rest.starts_with(&form.bytes)))
+        .map(|form| form.name.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CANARY: &str = "c4nary+7f3a/b9\"1ü";
+    /// Too short for its halves to be searched for, so that each form must be found as itself.
+    const CANARY: &str = "c4n>>?/b9\"1ü";
 
     #[test]
     fn every_form_is_found() {
         for (haystack, form) in [
             (CANARY.to_owned(), "raw"),
             (format!("{:?}", CANARY.as_bytes()), "as numbers"),
-            ("xx YzRuYXJ5KzdmM2EvYjkiMcO8 xx".to_owned(), "in base64"),
+            ("xx YzRuPj4/L2I5IjHDvA== xx".to_owned(), "in base64"),
             // One and two other bytes before it.
-            ("eGM0bmFyeSs3ZjNhL2I5IjHDvA==".to_owned(), "in base64"),
-            ("eHhjNG5hcnkrN2YzYS9iOSIxw7w=".to_owned(), "in base64"),
-            ("63346E6172792B376633612F62392231C3BC".to_owned(), "in hex"),
-            ("c4nary%2B7f3a%2fb9%221%C3%BC".to_owned(), "percent-encoded"),
-            (r#"{"a":"c4nary+7f3a/b9\"1\u00FC"}"#.to_owned(), "JSON-escaped"),
+            ("eGM0bj4+Py9iOSIxw7w=".to_owned(), "in base64"),
+            ("eHhjNG4+Pj8vYjkiMcO8".to_owned(), "in base64"),
+            ("YzRuPj4_L2I5IjHDvA==".to_owned(), "in URL base64"),
+            ("63346E3E3E3F2F62392231C3BC".to_owned(), "in hex"),
+            ("c4n%3E%3e%3F%2fb9%221%C3%BC".to_owned(), "percent-encoded"),
+            (r#"{"a":"c4n>>?/b9\"1\u00FC"}"#.to_owned(), "JSON-escaped"),
             (CANARY.as_bytes().escape_ascii().to_string(), "escaped"),
-            ("only c4nary+7f was printed".to_owned(), "first half, raw"),
         ] {
             let found = scan_for_canary(&haystack, CANARY).unwrap_or_default();
             assert!(found.contains(form), "{haystack}: {found}");
@@ -159,8 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn a_half_is_enough() {
+        let found = scan_for_canary("only ary-7f3a-b921 was printed", "canary--canary-7f3a-b921");
+        assert_eq!(found.unwrap(), "the second half, raw");
+    }
+
+    #[test]
     fn nothing_else_is_found() {
-        assert_eq!(scan_for_canary("c4nary is a word", CANARY), None);
+        assert_eq!(scan_for_canary("c4n is a word, C4N>>?/B9", CANARY), None);
         assert_eq!(scan_for_canary("", CANARY), None);
     }
 }

@@ -1,15 +1,27 @@
 //! For those who write providers and adapters, and for the tests of everything that calls them.
 //!
-//! [`MemoryProvider`] is a store that a test scripts: slow, hanging, failing or changing on
-//! demand. [`scan_for_canary`] finds a secret in captured output, however it was encoded.
+//! [`conformance`] tries a provider on everything that its contract and its declared capabilities
+//! promise; its author brings a [`Rig`]. [`MemoryProvider`] is a store that a test scripts: slow,
+//! hanging, failing or changing on demand. [`scan_for_canary`] finds a secret in captured output,
+//! however it was encoded, and [`poll_at_most`] cancels a future at each of its awaits. [`live`]
+//! starts real servers for suites that need them.
 //!
 //! It is a dev-dependency only, and no place to keep a real secret: a double counts and holds
 //! what it is given for as long as the test runs.
 #![forbid(unsafe_code)]
 
-mod memory;
+mod rig;
+mod conformance;
+mod cases;
+mod bench;
+mod capture;
+mod poll;
 mod canary;
+mod memory;
 pub mod live;
 
 pub use canary::scan_for_canary;
+pub use conformance::{Outcome, Report, conformance};
 pub use memory::MemoryProvider;
+pub use poll::poll_at_most;
+pub use rig::Rig;

@@ -120,10 +120,7 @@ impl MemoryProvider {
     }
 
     /// Sets several secrets at one moment.
-    pub fn put_all<V: Into<SecretValue>>(
-        &self,
-        pairs: impl IntoIterator<Item = (&'static str, V)>,
-    ) {
+    pub fn put_all<'k, V: Into<SecretValue>>(&self, pairs: impl IntoIterator<Item = (&'k str, V)>) {
         let mut state = self.state();
         state.moment += 1;
         let stamp = Stamp::from(state.moment.to_string());

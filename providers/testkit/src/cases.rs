@@ -1,0 +1,6 @@
+//! The cases of the suite, each with a name that says what it promises.
+
+pub(crate) mod reads;
+pub(crate) mod changes;
+pub(crate) mod sets;
+pub(crate) mod faults;

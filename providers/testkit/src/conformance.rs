@@ -1,0 +1,145 @@
+//! The suite: which cases there are, and what they came to.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use crate::bench::{Bench, Check, Stop};
+use crate::cases::{changes, faults, reads, sets};
+use crate::rig::Rig;
+
+/// How long one case may take. Generous: a slow machine is no defect.
+const CASE: Duration = Duration::from_secs(120);
+
+/// Tries a provider on everything that its contract and its declared capabilities promise.
+///
+/// Each outcome is printed to stderr as it comes; what is skipped is said with its reason.
+///
+/// ```no_run
+/// # async fn example(rig: impl oneiric_testkit::Rig) {
+/// oneiric_testkit::conformance(&rig).await.assert_passed();
+/// # }
+/// ```
+pub async fn conformance(rig: &dyn Rig) -> Report {
+    let bench = Bench::new(rig);
+    let mut report = Report { provider: bench.provider.descriptor().kind, cases: Vec::new() };
+    macro_rules! run {
+        ($($module:ident::$case:ident),* $(,)?) => {
+            $(report.add(stringify!($case), outcome($module::$case(&bench)).await);)*
+        };
+    }
+    run!(
+        reads::the_descriptor_is_constant,
+        reads::a_value_is_served_as_it_was_set,
+        reads::a_missing_secret_is_not_found,
+        reads::a_removed_secret_is_not_found,
+        reads::an_empty_value_is_refused,
+        reads::unicode_is_kept,
+        reads::bytes_that_are_no_text_are_kept_or_refused,
+        reads::the_largest_value_is_served_and_no_larger_one,
+        reads::keys_are_listed_sorted,
+        changes::a_version_changes_with_the_value_alone,
+        changes::a_stamp_changes_with_the_value_alone,
+        changes::what_is_known_is_not_sent_again,
+        changes::an_exact_version_is_served_or_refused,
+        changes::a_change_is_announced,
+        sets::answers_stand_in_order_and_for_themselves,
+        sets::many_may_ask_at_once,
+        sets::a_fetch_may_be_dropped_at_any_await,
+        sets::a_value_is_never_half_old_and_half_new,
+        sets::a_set_is_of_one_moment,
+        faults::a_hostile_key_gets_an_error,
+        faults::a_deadline_that_passed_is_said_so,
+        faults::an_outage_is_no_absence_and_passes,
+        // These two look at what the others left behind.
+        faults::nothing_printed_shows_a_value,
+        faults::nothing_logged_shows_a_value,
+    );
+    bench.clean_up().await;
+    report
+}
+
+/// What a run of the suite came to.
+#[derive(Debug, Clone)]
+pub struct Report {
+    provider: &'static str,
+    cases: Vec<(&'static str, Outcome)>,
+}
+
+/// What one case came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The provider holds what it promises.
+    Passed,
+    /// There was nothing to try, and why.
+    Skipped(String),
+    /// It does not hold it, and how that shows.
+    Failed(String),
+}
+
+impl Report {
+    /// The cases by name, in the order in which they ran.
+    pub fn cases(&self) -> impl Iterator<Item = (&'static str, &Outcome)> {
+        self.cases.iter().map(|(name, outcome)| (*name, outcome))
+    }
+
+    /// The names of the cases that failed.
+    pub fn failed(&self) -> Vec<&'static str> {
+        let failed = self.cases().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
+        failed.map(|(name, _)| name).collect()
+    }
+
+    /// Ends the test if a case failed.
+    ///
+    /// # Panics
+    /// With the whole report, if a case failed.
+    pub fn assert_passed(&self) {
+        assert!(self.failed().is_empty(), "the provider does not hold its contract:\n{self}");
+    }
+
+    #[expect(clippy::print_stderr, reason = "a skipped case must be seen in the test's output")]
+    fn add(&mut self, name: &'static str, outcome: Outcome) {
+        eprintln!("{}: {}", self.provider, Line(name, &outcome));
+        self.cases.push((name, outcome));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cases().try_for_each(|(name, outcome)| writeln!(f, "{}", Line(name, outcome)))
+    }
+}
+
+struct Line<'a>(&'static str, &'a Outcome);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name, outcome) = self;
+        match outcome {
+            Outcome::Passed => write!(f, "ok {name}"),
+            Outcome::Skipped(why) => write!(f, "SKIPPED {name}: {why}"),
+            Outcome::Failed(how) => write!(f, "FAILED {name}: {how}"),
+        }
+    }
+}
+
+/// Runs one case. A panic, of the provider or of anything it uses, is a failure of the case.
+async fn outcome(case: impl Future<Output = Check>) -> Outcome {
+    match timeout(CASE, AssertUnwindSafe(case).catch_unwind()).await {
+        Ok(Ok(Ok(()))) => Outcome::Passed,
+        Ok(Ok(Err(Stop::Skip(why)))) => Outcome::Skipped(why),
+        Ok(Ok(Err(Stop::Fail(how)))) => Outcome::Failed(how),
+        Ok(Err(panic)) => Outcome::Failed(format!("a panic: {}", message(panic.as_ref()))),
+        Err(_) => Outcome::Failed(format!("it did not end within {CASE:?}")),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
