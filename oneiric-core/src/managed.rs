@@ -129,7 +129,9 @@ impl<T: Send + Sync + 'static> ManagedHook<T> {
     }
 
     /// Closes a generation: an old one when its last user is done or at the drain deadline (then
-    /// it must make the remaining users end), and a new one that was given up. It may run for 5 s.
+    /// it must make the remaining users end), and a new one that was given up. Its end means that
+    /// nothing of the generation is in use any more. It may run until the drain deadline, and for
+    /// 5 s in any case; one that does not end by then counts as a leak.
     #[must_use]
     pub fn close<C, F>(mut self, close: C) -> Self
     where
@@ -258,24 +260,25 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
         let in_time = timeout_at(deadline, &mut ended).await.is_ok();
         let in_flight = self.users.strong_count();
 
-        let mut report = DrainReport::drained();
-        if let Some(close) = &self.close
-            && timeout(RELEASE_GRACE, close(Arc::clone(&self.value))).await.is_err()
-        {
-            report = report.with_error("closing the old generation took longer than 5 s");
+        // What users took out of it, such as a connection of a pool, may outlive their guards, so
+        // an early end of the guards leaves the rest of the time to the close.
+        let closed = match &self.close {
+            None => true,
+            Some(close) => {
+                let until = deadline.max(Instant::now() + RELEASE_GRACE);
+                timeout_at(until, close(Arc::clone(&self.value))).await.is_ok()
+            }
+        };
+        // Closing may have made the rest of the users end; give them a moment to let go.
+        let ended = in_time || (closed && timeout(RELEASE_GRACE, ended).await.is_ok());
+        match (closed, ended) {
+            (true, true) if in_time => DrainReport::drained(),
+            (true, true) if self.close.is_some() => DrainReport::forced(in_flight),
+            (true, true) => DrainReport::drained(),
+            (true, false) => DrainReport::leaked(self.users.strong_count()),
+            (false, _) => DrainReport::leaked(self.users.strong_count().max(1))
+                .with_error("closing the old generation did not end; something of it is in use"),
         }
-        if !in_time {
-            // Closing may have made the rest of the users end; give them a moment to let go.
-            let forced = self.close.is_some() && timeout(RELEASE_GRACE, ended).await.is_ok();
-            let error = report.error.take();
-            report = if forced {
-                DrainReport::forced(in_flight)
-            } else {
-                DrainReport::leaked(self.users.strong_count())
-            };
-            report.error = error;
-        }
-        report
     }
 }
 

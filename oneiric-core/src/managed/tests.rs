@@ -115,3 +115,23 @@ async fn a_user_that_ends_when_it_is_closed_is_counted_as_forced() {
     assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Forced, 1));
     user.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_does_not_end_is_a_leak_though_every_guard_is_gone() {
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) })
+        .close(|_| std::future::pending());
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let report = hook.prepare(&set("two")).await.unwrap().commit().drain(soon()).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 1));
+    assert!(report.error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_has_the_time_of_the_drain() {
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) })
+        .close(|_| tokio::time::sleep(Duration::from_secs(20)));
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let retired = hook.prepare(&set("two")).await.unwrap().commit();
+    let report = retired.drain(Instant::now() + Duration::from_secs(30)).await;
+    assert_eq!(report, DrainReport::drained());
+}
