@@ -1,2 +1,101 @@
-//! To come.
-fn main() {}
+//! Rehearses rotations under load on embedded parts, and counts what went wrong.
+//!
+//! A service built on the library talks to something that enforces credentials, without pause and
+//! from many tasks, while an operator rotates the credential again and again with the real
+//! `oneiric secrets rotate` and revokes the old one each time. It exits with 1 if one request
+//! failed or a revoked credential was used.
+#![forbid(unsafe_code)]
+
+mod report;
+mod operator;
+mod service;
+mod load;
+mod upstream;
+mod http_scenario;
+#[cfg(feature = "postgres")]
+mod postgres_scenario;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+/// Rotate the secrets of a service under load and count what fails.
+#[derive(Debug, Clone, Parser)]
+struct Args {
+    /// What is rotated.
+    #[arg(long, value_enum, default_value_t = Scenario::Http)]
+    scenario: Scenario,
+    /// How many rotations.
+    #[arg(long)]
+    rotations: Option<u32>,
+    /// How many tasks use the credential at the same time.
+    #[arg(long, default_value_t = 8)]
+    clients: u32,
+    /// How many requests at least.
+    #[arg(long)]
+    requests: Option<u64>,
+    /// The other side: the same load with a plain cache with a time to live.
+    #[arg(long)]
+    naive: bool,
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// A bearer token of an HTTP client.
+    Http,
+    /// Two login roles of a PostgreSQL pool.
+    Postgres,
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    rotations: u32,
+    clients: u32,
+    requests: u64,
+}
+
+impl Args {
+    fn plan(&self) -> Plan {
+        let (rotations, requests) = match self.scenario {
+            Scenario::Http => (60, 120_000),
+            Scenario::Postgres => (24, 24_000),
+        };
+        // The other side is there to be seen, not to be waited for.
+        let (rotations, requests) = if self.naive { (10, 10_000) } else { (rotations, requests) };
+        Plan {
+            rotations: self.rotations.unwrap_or(rotations).max(1),
+            clients: self.clients.max(1),
+            requests: self.requests.unwrap_or(requests),
+        }
+    }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let plan = args.plan();
+    let outcome = match (args.scenario, args.naive) {
+        (Scenario::Http, false) => http_scenario::rotate(plan).await,
+        (Scenario::Http, true) => http_scenario::naive(plan).await,
+        #[cfg(feature = "postgres")]
+        (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
+        #[cfg(feature = "postgres")]
+        (Scenario::Postgres, true) => postgres_scenario::naive(plan).await,
+        #[cfg(not(feature = "postgres"))]
+        (Scenario::Postgres, _) => Err("this rehearsal was built without `postgres`".to_owned()),
+    };
+    match outcome {
+        Ok(report) => {
+            report.print(args.json);
+            if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            report::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

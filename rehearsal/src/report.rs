@@ -1,0 +1,106 @@
+//! What a rehearsal counted, as a table or as one JSON object.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// The counts and times of one rehearsal.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) scenario: &'static str,
+    pub(crate) rotations: u32,
+    pub(crate) requests: u64,
+    pub(crate) failed: u64,
+    /// Uses of a credential after it was revoked, as the one who enforces it counted them.
+    pub(crate) old_credential_uses_after_revoke: u64,
+    /// Uses of an old credential after the rotation was acknowledged, revoked or not.
+    pub(crate) old_credential_uses_after_commit: u64,
+    /// From the start of `prepare` to the commit.
+    pub(crate) swap_ms: Spread,
+    /// From the commit to the end of the old generation.
+    pub(crate) drain_ms: Spread,
+    /// Of a whole rotation as the operator sees it: the command's own time.
+    pub(crate) command_ms: Spread,
+    pub(crate) duration_s: f64,
+    /// The first failures, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) failures: Vec<String>,
+}
+
+/// Where the values of a sample lie.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Spread {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(mut sample: Vec<f64>) -> Self {
+        sample.sort_by(f64::total_cmp);
+        // The smallest value that this share of the sample does not exceed.
+        let at = |permille: usize| {
+            let rank = (sample.len() * permille).div_ceil(1000);
+            sample.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Self { p50: at(500), p99: at(990), max: at(1000) }
+    }
+}
+
+impl Report {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.failed == 0 && self.old_credential_uses_after_revoke == 0
+    }
+
+    #[expect(clippy::print_stdout, reason = "the report is this program's output")]
+    pub(crate) fn print(&self, json: bool) {
+        if json {
+            println!("{}", serde_json::to_string(self).expect("a report is plain data"));
+            return;
+        }
+        let spread =
+            |spread: Spread| format!("{:>9.2} {:>9.2} {:>9.2}", spread.p50, spread.p99, spread.max);
+        println!("scenario                            {}", self.scenario);
+        println!("rotations                           {}", self.rotations);
+        println!("requests                            {}", self.requests);
+        println!("failed requests                     {}", self.failed);
+        println!("old credential used after commit    {}", self.old_credential_uses_after_commit);
+        println!("old credential used after revoke    {}", self.old_credential_uses_after_revoke);
+        println!("ms                                        p50       p99       max");
+        println!("  swap (prepare to commit)          {}", spread(self.swap_ms));
+        println!("  drain (commit to last user)       {}", spread(self.drain_ms));
+        println!("  the whole command                 {}", spread(self.command_ms));
+        println!("took                                {:.1} s", self.duration_s);
+        for failure in &self.failures {
+            println!("failure: {failure}");
+        }
+        println!(
+            "{}",
+            if self.is_clean() { "nothing was dropped" } else { "REQUESTS WERE DROPPED" }
+        );
+    }
+}
+
+/// Says on stderr why the rehearsal could not be held.
+#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+pub(crate) fn complain(error: &str) {
+    eprintln!("error: the rehearsal could not be held: {error}");
+}
+
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_of_the_sample() {
+        let spread = Spread::of((1..=100).rev().map(f64::from).collect());
+        assert_eq!((spread.p50, spread.p99, spread.max), (50.0, 99.0, 100.0));
+        let one = Spread::of(vec![7.0]);
+        assert_eq!((one.p50, one.p99, one.max), (7.0, 7.0, 7.0));
+        assert_eq!(Spread::of(Vec::new()).max, 0.0);
+    }
+}
