@@ -22,7 +22,7 @@ pub mod metric {
     pub const UPSTREAM_CALLS: &str = "secrets.upstream_calls";
     /// Counter: answers given from beyond the time to live because the provider was failing.
     pub const STALE_SERVED: &str = "secrets.stale_served";
-    /// Gauge, seconds: the age of the oldest value in use, by `provider`.
+    /// Gauge, seconds: the age of the oldest value that a handle shows, by `provider`.
     pub const AGE: &str = "secrets.age";
     /// Counter: changes that only the sweep found, though the provider has push.
     pub const WATCH_MISSED_EVENTS: &str = "secrets.watch.missed_events";

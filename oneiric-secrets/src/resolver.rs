@@ -610,8 +610,13 @@ impl Shared {
     fn keep(self: &Arc<Self>) {
         let now = self.options.clock.now();
         let mut due: BTreeMap<ProviderId, Vec<Arc<Cell>>> = BTreeMap::new();
+        let mut oldest: BTreeMap<ProviderId, Duration> = BTreeMap::new();
         for cell in self.keeper.cells() {
             let entry = cell.entry();
+            if let Some(entry) = &entry {
+                let age = oldest.entry(cell.source.id.clone()).or_default();
+                *age = now.since(entry.times.fetched).max(*age);
+            }
             let refresh =
                 entry.as_ref().is_none_or(|e| !cell.is_valid(e.epoch) || now >= e.times.refresh);
             if refresh && !self.is_left_alone(&cell) {
@@ -620,6 +625,9 @@ impl Shared {
             if entry.is_some_and(|entry| now >= entry.times.followed_until) {
                 cell.expire_followers(now);
             }
+        }
+        for (provider, age) in &oldest {
+            self.tally.age(provider, *age);
         }
         for cells in due.values() {
             self.board(cells);

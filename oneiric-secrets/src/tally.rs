@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oneiric_core::telemetry::{SCOPE, metric};
 use oneiric_core::{ErrorKind, ProviderId};
-use opentelemetry::metrics::{Counter, Histogram};
+use opentelemetry::metrics::{Counter, Gauge, Histogram};
 use opentelemetry::{KeyValue, global};
 
 /// Bounds for the duration of a call, in seconds: a local file to a cloud that hangs.
@@ -19,6 +19,7 @@ pub(crate) struct Tally {
     invalidations: Counter<u64>,
     upstream_calls: Counter<u64>,
     fetch_duration: Histogram<f64>,
+    age: Gauge<f64>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +65,11 @@ impl Tally {
                 .with_description("One call of a provider")
                 .with_boundaries(CALL_BOUNDS.to_vec())
                 .build(),
+            age: meter
+                .f64_gauge(metric::AGE)
+                .with_unit("s")
+                .with_description("The age of the oldest value that a handle shows")
+                .build(),
         }
     }
 
@@ -96,5 +102,10 @@ impl Tally {
         let mut attributes = vec![provider];
         attributes.extend(failed.map(|kind| KeyValue::new("error.type", kind.token())));
         self.fetch_duration.record(took.as_secs_f64(), &attributes);
+    }
+
+    /// How old the oldest value of a provider is that somebody follows.
+    pub(crate) fn age(&self, provider: &ProviderId, age: Duration) {
+        self.age.record(age.as_secs_f64(), &[KeyValue::new("provider", provider.to_string())]);
     }
 }
