@@ -238,3 +238,55 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicUsize;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Counts events.
+    #[derive(Clone, Default)]
+    struct Count(Arc<AtomicUsize>);
+
+    impl Subscriber for Count {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_warned_of_once() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("secret");
+        fs::write(&path, "x").unwrap();
+        let provider = Config::new(root.path()).build().unwrap();
+        let warnings = Count::default();
+        let read = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let request = FetchRequest::new("secret".parse().unwrap());
+            let answers = tracing::subscriber::with_default(warnings.clone(), || {
+                provider.tree.fetch_set(&[request])
+            });
+            assert!(answers[0].is_ok());
+            warnings.0.load(Ordering::Relaxed)
+        };
+        assert_eq!(read(0o600), 0);
+        assert_eq!(read(0o640), 1);
+        assert_eq!(read(0o644), 1);
+    }
+}

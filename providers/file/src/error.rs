@@ -53,3 +53,24 @@ pub(crate) fn not_read(path: &Path, errno: Errno) -> Error {
         io::Error::from_raw_os_error(errno.raw_os_error()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those that a test which may read everything cannot bring about.
+    #[test]
+    fn refusals_and_failures_of_the_system_are_told_apart() {
+        for (errno, kind) in [
+            (Errno::ACCESS, ErrorKind::Denied),
+            (Errno::IO, ErrorKind::Unavailable),
+            (Errno::STALE, ErrorKind::Unavailable),
+            (Errno::MFILE, ErrorKind::Unavailable),
+        ] {
+            assert_eq!(not_opened(Path::new("/root/a"), errno).kind(), kind);
+            let error = no_root(Path::new("/root"), errno);
+            assert_eq!(error.kind(), kind);
+            assert!(error.chain().contains("os error"), "{}", error.chain());
+        }
+    }
+}

@@ -117,11 +117,14 @@ impl Dir {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
         match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve) {
-            // Old kernels do not know the call, some sandboxes forbid it, and to it every absolute
-            // link is one that leads out: then the paths are compared.
-            Err(Errno::NOSYS | Errno::PERM | Errno::XDEV) => {
-                self.open_and_compare(relative, flags, links)
-            }
+            // Old kernels do not know the call, and some sandboxes forbid it.
+            Err(Errno::NOSYS | Errno::PERM) => self.open_and_compare(relative, flags, links),
+            // To it every absolute link is one that leads out. Whatever is not shown to be inside
+            // is not said to be missing either: what there is outside is nobody's business.
+            Err(Errno::XDEV) => match self.open_and_compare(relative, flags, links) {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Err(Errno::XDEV),
+                answer => answer,
+            },
             answer => answer,
         }
     }

@@ -223,3 +223,6 @@ fn pace(kind: EventKind) -> Option<Pace> {
         _ => Some(Pace::Ongoing),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ async fn report(capabilities: Capabilities) -> Report {
     conformance(&MemoryRig { provider: Arc::clone(&store) as _, store }).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_double_passes_with_every_ability() {
     let report = report(EVERYTHING).await;
     report.assert_passed();
@@ -69,7 +69,7 @@ async fn the_double_passes_with_every_ability() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_double_passes_with_none() {
     report(Capabilities { binary: true, ..Capabilities::default() }).await.assert_passed();
 }
@@ -269,7 +269,7 @@ async fn caught(defect: Defect) -> Vec<&'static str> {
 
 macro_rules! catches {
     ($($test:ident: $defect:ident => $case:literal;)*) => {
-        $(#[tokio::test]
+        $(#[tokio::test(start_paused = true)]
         async fn $test() {
             let failed = caught(Defect::$defect).await;
             assert!(failed.contains(&$case), "{failed:?}");
@@ -296,7 +296,7 @@ catches! {
     an_unsorted_list: Unsorted => "keys_are_listed_sorted";
 }
 
-/// Time is paused, since it takes a deaf provider a long while to be found out.
+/// It takes a long while to find out, which is why the time of these tests is paused.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_goes_deaf() {
     let started = tokio::time::Instant::now();

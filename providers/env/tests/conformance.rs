@@ -1,0 +1,66 @@
+//! The conformance suite on the environment of this process.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oneiric_core::{
+    Error, ErrorKind, FetchRequest, Result, SecretKey, SecretProvider, SecretValue,
+};
+use oneiric_provider_env::Config;
+use oneiric_testkit::{Rig, conformance};
+
+struct EnvRig;
+
+fn variable(key: &SecretKey) -> String {
+    format!("ONEIRIC_SECRET_{}", key.as_str().to_ascii_uppercase().replace('-', "_"))
+}
+
+#[async_trait]
+impl Rig for EnvRig {
+    fn provider(&self) -> Arc<dyn SecretProvider> {
+        Arc::new(Config::default().build().expect("the defaults are valid"))
+    }
+
+    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<()> {
+        for (key, value) in secrets {
+            if value.expose().contains(&0) {
+                return Err(Error::new(ErrorKind::Invalid, "a variable cannot hold a zero byte"));
+            }
+            // SAFETY: this process has one test, and it runs on one thread.
+            unsafe { env::set_var(variable(key), OsStr::from_bytes(value.expose())) };
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, key: &SecretKey) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { env::remove_var(variable(key)) };
+        Ok(())
+    }
+
+    async fn outage(&self, _: bool) -> bool {
+        false
+    }
+}
+
+/// One test, because a second one would run on a second thread, where variables must not be set.
+#[tokio::test]
+async fn the_environment_holds_the_contract() {
+    conformance(&EnvRig).await.assert_passed();
+    errors_name_the_variable().await;
+}
+
+async fn errors_name_the_variable() {
+    let key: SecretKey = "db/pass-word".parse().unwrap();
+    let provider = EnvRig.provider();
+    let error = provider.fetch(&FetchRequest::new(key.clone())).await.unwrap_err();
+    assert_eq!(error.to_string(), "the variable `ONEIRIC_SECRET_DB_PASS_WORD` is not set");
+    // SAFETY: as above.
+    unsafe { env::set_var("ONEIRIC_SECRET_DB_PASS_WORD", "") };
+    let error = provider.fetch(&FetchRequest::new(key)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the variable `ONEIRIC_SECRET_DB_PASS_WORD` is empty");
+}
