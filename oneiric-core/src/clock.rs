@@ -43,6 +43,11 @@ impl Clock {
         Self { held: Some(Arc::new(AtomicU64::new(1_000_000_000))) }
     }
 
+    /// Whether a test holds it.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Now.
     pub fn now(&self) -> Moment {
         match &self.held {

@@ -1,9 +1,12 @@
 //! What a caller asks for: `provider:key[@version][#field]`.
 
+use std::any::Any;
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::id::{ParseError, ProviderId};
 
@@ -131,12 +134,13 @@ pub struct SecretRef {
     key: SecretKey,
     version: Option<Arc<str>>,
     field: Option<Field>,
+    memo: Memo,
 }
 
 impl SecretRef {
     /// A reference to the current version of a whole value.
     pub fn new(provider: ProviderId, key: SecretKey) -> Self {
-        Self { provider, key, version: None, field: None }
+        Self { provider, key, version: None, field: None, memo: Memo::default() }
     }
 
     /// The same secret, one field of it.
@@ -166,6 +170,55 @@ impl SecretRef {
     pub fn field(&self) -> Option<&Field> {
         self.field.as_ref()
     }
+
+    /// Where its secret was found last; for those who look secrets up.
+    #[doc(hidden)]
+    pub fn memo(&self) -> &Memo {
+        &self.memo
+    }
+}
+
+/// What one who looks secrets up leaves in a reference, to find the way faster the next time. It
+/// is no part of what the reference means: it is equal to any other.
+#[doc(hidden)]
+#[derive(Clone, Default)]
+pub struct Memo(OnceLock<Arc<dyn Any + Send + Sync>>);
+
+impl Memo {
+    /// What was left, if it is of this type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.get()?.downcast_ref()
+    }
+
+    /// Leaves something, if nothing was left before.
+    pub fn set(&self, found: Arc<dyn Any + Send + Sync>) {
+        // Whoever was first is as good.
+        let _ = self.0.set(found);
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Memo {}
+
+impl PartialOrd for Memo {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Memo {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+impl Hash for Memo {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl FromStr for SecretRef {
@@ -193,6 +246,7 @@ impl FromStr for SecretRef {
             key: unescape(key).map_err(&refuse)?.parse()?,
             version,
             field,
+            memo: Memo::default(),
         })
     }
 }
@@ -285,6 +339,17 @@ mod tests {
         assert_eq!(short.to_string(), "files:a.toml#/user");
         let escaped: SecretRef = "aws:team%40corp".parse().unwrap();
         assert_eq!(escaped.key().as_str(), "team@corp");
+    }
+
+    #[test]
+    fn a_memo_is_no_part_of_the_meaning() {
+        let plain: SecretRef = "files:a".parse().unwrap();
+        let found = plain.clone();
+        found.memo().set(Arc::new(7_u32));
+        found.memo().set(Arc::new(8_u32));
+        assert_eq!((found.memo().get::<u32>(), found.memo().get::<u64>()), (Some(&7), None));
+        assert_eq!((&found, found.cmp(&plain)), (&plain, Ordering::Equal));
+        assert_eq!(std::collections::HashSet::from([found, plain]).len(), 1);
     }
 
     #[test]

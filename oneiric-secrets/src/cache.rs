@@ -11,6 +11,8 @@ use crate::cell::{Cell, Source};
 
 /// How many "there is no such secret" are remembered. More are forgotten, oldest first.
 const NEGATIVES: usize = 1024;
+/// Of how many the least recently used one leaves. More is closer to exact and slower.
+const SAMPLE: usize = 16;
 
 /// `(provider, key) → (value, version, fetched at)`, with everything that has been said about it.
 #[derive(Debug)]
@@ -21,6 +23,15 @@ pub(crate) struct SecretValueCache {
     /// without looking through the cache.
     pinned: Mutex<HashMap<(ProviderId, SecretKey), Pinned>>,
     negatives: Mutex<VecDeque<Weak<Cell>>>,
+    /// Every cell that holds a value, in no order, for eviction.
+    roster: Mutex<Roster>,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Roster {
+    cells: Vec<Weak<Cell>>,
+    random: fastrand::Rng,
 }
 
 type Pinned = Vec<Weak<Cell>>;
@@ -47,8 +58,14 @@ impl Equivalent<CellKey> for Lookup<'_> {
 }
 
 impl SecretValueCache {
-    pub(crate) fn new(sources: BTreeMap<ProviderId, Arc<Source>>) -> Self {
+    pub(crate) fn new(
+        sources: BTreeMap<ProviderId, Arc<Source>>,
+        capacity: usize,
+        random: fastrand::Rng,
+    ) -> Self {
         Self {
+            roster: Mutex::new(Roster { cells: Vec::new(), random }),
+            capacity: capacity.max(1),
             sources,
             cells: papaya::HashMap::new(),
             pinned: Mutex::default(),
@@ -124,10 +141,38 @@ impl SecretValueCache {
             if negatives.len() > NEGATIVES { negatives.pop_front() } else { None }
         };
         if let Some(cell) = forgotten.and_then(|cell| cell.upgrade())
-            && cell.retire()
+            && cell.retire(false)
         {
             self.remove(&cell);
         }
+    }
+
+    /// Takes note of a cell that holds a value now. Beyond the capacity another one leaves: of a
+    /// few that chance picks, the one whose last *use* is longest ago and that nobody follows.
+    pub(crate) fn enrol(&self, cell: &Arc<Cell>) {
+        let mut leaving = None;
+        {
+            let mut roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+            let Roster { cells, random } = &mut *roster;
+            if cells.len() >= self.capacity {
+                leaving = pick(cells, random).map(|at| cells.swap_remove(at));
+            }
+            cells.push(Arc::downgrade(cell));
+        }
+        if let Some(cell) = leaving.and_then(|cell| cell.upgrade()) {
+            if cell.retire(true) {
+                self.remove(&cell);
+            } else {
+                // It came into use meanwhile.
+                let mut roster = self.roster.lock().unwrap_or_else(PoisonError::into_inner);
+                roster.cells.push(Arc::downgrade(&cell));
+            }
+        }
+    }
+
+    /// Lets every value go, when the resolver does: references remember their cells.
+    pub(crate) fn end(&self) {
+        self.cells.pin().values().for_each(|cell| cell.end());
     }
 
     fn remove(&self, cell: &Arc<Cell>) {
@@ -149,4 +194,24 @@ impl SecretValueCache {
             pinned.remove(&of);
         }
     }
+}
+
+/// Which of a few cells that chance picks was used least recently and may leave.
+fn pick(cells: &[Weak<Cell>], random: &mut fastrand::Rng) -> Option<usize> {
+    let mut best: Option<(u64, usize)> = None;
+    for _ in 0..SAMPLE {
+        let at = random.usize(..cells.len());
+        match cells[at].upgrade() {
+            // Gone already: a free place.
+            None => return Some(at),
+            Some(cell) if cell.is_followed() => {}
+            Some(cell) => {
+                let used = cell.last_used();
+                if best.is_none_or(|(least, _)| used < least) {
+                    best = Some((used, at));
+                }
+            }
+        }
+    }
+    best.map(|(_, at)| at)
 }

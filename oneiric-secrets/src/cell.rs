@@ -2,20 +2,22 @@
 //! that may be running for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use oneiric_core::{Error, Moment, ProviderId, Result, SecretKey, SecretProvider, Version};
 use tokio::sync::watch;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, EntryGuard};
 use crate::epoch::Bounds;
 use crate::handle::Follower;
 
 /// A configured provider, and what has been said about all of its secrets.
 #[derive(Debug)]
 pub(crate) struct Source {
+    /// The resolver that it belongs to.
+    pub(crate) home: u64,
     pub(crate) id: ProviderId,
     pub(crate) provider: Arc<dyn SecretProvider>,
     pub(crate) bounds: Bounds,
@@ -29,7 +31,11 @@ pub(crate) struct Cell {
     pub(crate) pin: Option<Arc<str>>,
     pub(crate) bounds: Bounds,
     entry: ArcSwapOption<Entry>,
-    /// Set once the cell has left the cache; whoever still holds it looks the secret up again.
+    /// When it was read last, as seconds on the clock of reads; not exact, so that readers do not
+    /// fight for it.
+    used: AtomicU64,
+    /// Set once the cell has left the cache, without an entry for ever after; whoever still holds
+    /// it looks the secret up again.
     dead: AtomicBool,
     state: Mutex<CellState>,
 }
@@ -44,6 +50,8 @@ pub(crate) struct CellState {
     /// After failures: how many in a row, what the last one was, and until when the provider is
     /// left alone as long as there is a value to serve.
     pub(crate) failing: Option<Failing>,
+    /// Whether it has ever held a value.
+    pub(crate) enrolled: bool,
     /// The handles that follow this secret.
     pub(crate) followers: Vec<Weak<Follower>>,
 }
@@ -75,6 +83,7 @@ impl Cell {
             pin,
             bounds: Bounds::default(),
             entry: ArcSwapOption::empty(),
+            used: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             state: Mutex::default(),
         })
@@ -82,6 +91,24 @@ impl Cell {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, CellState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fast path: what is held, if it is fresh and need not be refreshed yet.
+    pub(crate) fn hit(&self, now: Moment) -> Option<EntryGuard> {
+        let guard = self.entry.load();
+        let entry = guard.as_ref()?;
+        (now < entry.times.refresh && self.is_valid(entry.epoch)).then_some(guard)
+    }
+
+    /// Notes that it is in use.
+    pub(crate) fn touch(&self, second: u64) {
+        if self.used.load(Ordering::Relaxed) != second {
+            self.used.store(second, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn last_used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Whatever is held that may be used at all: a hard invalidation hides what came before it.
@@ -104,9 +131,15 @@ impl Cell {
     }
 
     /// Puts an entry in place and shows it to those who follow. The caller holds the state's
-    /// lock, which is what puts installs in an order.
-    pub(crate) fn install(&self, state: &mut CellState, entry: &Arc<Entry>) {
+    /// lock, which is what puts installs in an order. Returns whether it is the first.
+    pub(crate) fn install(&self, state: &mut CellState, entry: &Arc<Entry>) -> bool {
+        // A cell that has left the cache stays without an entry.
+        if self.is_dead() {
+            return false;
+        }
         self.entry.store(Some(Arc::clone(entry)));
+        let first = !state.enrolled;
+        state.enrolled = true;
         state.followers.retain(|follower| match follower.upgrade() {
             Some(follower) => {
                 follower.follow(entry);
@@ -114,6 +147,7 @@ impl Cell {
             }
             None => false,
         });
+        first
     }
 
     /// Lets go of the value, so that it is wiped with its last user.
@@ -145,16 +179,24 @@ impl Cell {
         }
     }
 
-    /// Takes an empty cell out of service; `false` if it is in use.
-    pub(crate) fn retire(&self) -> bool {
+    /// Takes a cell out of service that nobody follows and that is not being fetched; `false` if
+    /// it is in use. `with_value` says whether one that holds a value may go.
+    pub(crate) fn retire(&self, with_value: bool) -> bool {
         let state = self.state();
         let idle = state.flight.is_none()
             && state.followers.iter().all(|follower| follower.strong_count() == 0)
-            && self.entry.load().is_none();
+            && (with_value || self.entry.load().is_none());
         if idle {
             self.dead.store(true, Ordering::SeqCst);
+            self.entry.store(None);
         }
         idle
+    }
+
+    /// Lets everything go, when the resolver does.
+    pub(crate) fn end(&self) {
+        self.dead.store(true, Ordering::SeqCst);
+        self.entry.store(None);
     }
 
     pub(crate) fn is_dead(&self) -> bool {

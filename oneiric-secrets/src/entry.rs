@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::Guard;
 use oneiric_core::{
     Error, Fetched, Field, Moment, Result, SecretKey, SecretRef, SecretValue, Snapshot, Stamp,
     Version,
@@ -71,38 +72,59 @@ impl Entry {
     }
 }
 
+/// A hold on an entry that costs no reference count while it is short.
+pub(crate) type EntryGuard = Guard<Option<Arc<Entry>>>;
+
 /// The answer to a read: a value, which version it is, and whether it is fresh.
-#[derive(Debug, Clone)]
+///
+/// It is a hold on the cache's own copy; let go of it when it has been used.
 pub struct Secret {
-    value: SecretValue,
-    version: Version,
+    entry: EntryGuard,
+    field: Option<SecretValue>,
     stale: Option<Duration>,
 }
 
 impl Secret {
+    /// The part that is meant of an entry that is there.
     pub(crate) fn new(
-        entry: &Arc<Entry>,
+        entry: EntryGuard,
         reference: &SecretRef,
         stale: Option<Duration>,
     ) -> Result<Self> {
-        let value = entry.part(reference.field(), &Name(reference))?;
-        Ok(Self { value, version: entry.version.clone(), stale })
+        let field = match (reference.field(), &*entry) {
+            (Some(field), Some(entry)) => Some(entry.part(Some(field), &Name(reference))?),
+            _ => None,
+        };
+        Ok(Self { entry, field, stale })
     }
 
     /// The bytes.
     pub fn value(&self) -> &SecretValue {
-        &self.value
+        self.field.as_ref().unwrap_or(&self.entry().value)
     }
 
     /// The version they are of.
     pub fn version(&self) -> &Version {
-        &self.version
+        &self.entry().version
     }
 
     /// The age of the value if it was served past its time, because the provider could not
     /// answer; `None` if it is fresh.
     pub fn stale_for(&self) -> Option<Duration> {
         self.stale
+    }
+
+    fn entry(&self) -> &Entry {
+        self.entry.as_ref().expect("a secret is made of an entry that is there")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret")
+            .field("version", self.version())
+            .field("stale_for", &self.stale)
+            .finish_non_exhaustive()
     }
 }
 

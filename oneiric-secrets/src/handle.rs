@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Cache};
 use oneiric_core::{Error, ErrorKind, Result, SecretRef, SecretValue, Version};
 use tokio::sync::watch;
 
@@ -45,6 +45,12 @@ impl Handle {
         if guard.is_some() { Ok(HandleGuard(guard)) } else { Err(self.follower.gone()) }
     }
 
+    /// A reader of its own for one thread or task, which keeps hold of the current value and
+    /// only looks whether there is a newer one. The old value lives until the next read.
+    pub fn reader(&self) -> HandleReader {
+        HandleReader { cache: Cache::new(Arc::clone(&self.follower.current)), handle: self.clone() }
+    }
+
     /// Waits for a version that this handle has not been told of yet. Dropping the future loses
     /// nothing: the next call returns at once if there was a change in between.
     ///
@@ -52,6 +58,26 @@ impl Handle {
     /// `Unavailable` once the resolver is gone.
     pub async fn changed(&mut self) -> Result<()> {
         self.changes.changed().await.map_err(|_| self.follower.gone())
+    }
+}
+
+/// A reader of a handle for one thread or task: see [`Handle::reader`].
+#[derive(Debug)]
+pub struct HandleReader {
+    cache: Cache<Arc<ArcSwapOption<Current>>, Option<Arc<Current>>>,
+    handle: Handle,
+}
+
+impl HandleReader {
+    /// The current value.
+    ///
+    /// # Errors
+    /// As [`Handle::load`].
+    pub fn load(&mut self) -> Result<&SecretValue> {
+        match self.cache.load() {
+            Some(current) => Ok(&current.value),
+            None => Err(self.handle.follower.gone()),
+        }
     }
 }
 
@@ -93,7 +119,8 @@ struct Current {
 #[derive(Debug)]
 pub(crate) struct Follower {
     pub(crate) reference: SecretRef,
-    current: ArcSwapOption<Current>,
+    /// Shared with readers.
+    current: Arc<ArcSwapOption<Current>>,
     serial: watch::Sender<u64>,
 }
 
@@ -105,7 +132,7 @@ impl Follower {
         let current = Current { value, version: entry.version.clone() };
         Ok(Arc::new(Self {
             reference,
-            current: ArcSwapOption::new(Some(Arc::new(current))),
+            current: Arc::new(ArcSwapOption::new(Some(Arc::new(current)))),
             serial: watch::Sender::new(0),
         }))
     }

@@ -20,10 +20,11 @@ mod loader;
 mod epoch;
 mod field;
 mod verify;
+mod ticker;
 mod tally;
 
 pub use entry::{CachedSecret, Secret};
 pub use event::SecretEvent;
-pub use handle::{Handle, HandleGuard};
+pub use handle::{Handle, HandleGuard, HandleReader};
 pub use options::ResolverOptions;
 pub use resolver::{Mode, Resolver, Scope};

@@ -159,7 +159,8 @@ impl Shared {
                 if error.kind() == ErrorKind::NotModified && state.expected.is_none() =>
             {
                 let entry = Arc::new(held.renewed(epoch, self.times()));
-                return Verdict::Landed(cell.settle(&mut state, entry));
+                let (landing, _) = settle(cell, &mut state, entry);
+                return Verdict::Landed(landing);
             }
             // Asked with a stamp whose value was purged, or overtaken by an event, meanwhile.
             (Err(error), _) if error.kind() == ErrorKind::NotModified => {
@@ -198,8 +199,12 @@ impl Shared {
         let changed = held.is_none_or(|held| held.version != fetched.version);
         let version = fetched.version.clone();
         let entry = Arc::new(Entry::new(fetched, epoch, self.times()));
-        let landing = cell.settle(&mut state, entry);
+        let (landing, first) = settle(cell, &mut state, entry);
         drop(state);
+        if first {
+            cell.touch(self.second());
+            self.cache.enrol(cell);
+        }
         if changed {
             let (provider, key) = (cell.source.id.clone(), cell.key.clone());
             self.tell(SecretEvent::Changed { provider, key, version });
@@ -230,19 +235,6 @@ impl Shared {
     fn jittered(&self, times: u32) -> Duration {
         let bound = PAUSE.saturating_mul(1 << times.min(12)).min(LONGEST_PAUSE);
         PAUSE.max(bound.mul_f64(self.random()))
-    }
-}
-
-impl Cell {
-    /// Installs what was fetched and ends the flight, both under the state's lock: whoever looks
-    /// sees either the flight or what it brought.
-    fn settle(&self, state: &mut CellState, entry: Arc<Entry>) -> Landing {
-        self.install(state, &entry);
-        state.failing = None;
-        state.flight = None;
-        // Whatever was judged good enough to be installed also answers what was expected.
-        state.expected = None;
-        Some(Ok(entry))
     }
 }
 
@@ -292,6 +284,18 @@ enum Verdict {
     Outdated,
     /// The provider answered with an older version than is known to exist.
     Lagging,
+}
+
+/// Installs what was fetched and ends the flight, both under the state's lock: whoever looks sees
+/// either the flight or what it brought. Says also whether the cell holds a value for the first
+/// time.
+fn settle(cell: &Cell, state: &mut CellState, entry: Arc<Entry>) -> (Landing, bool) {
+    let first = cell.install(state, &entry);
+    state.failing = None;
+    state.flight = None;
+    // Whatever was judged good enough to be installed also answers what was expected.
+    state.expected = None;
+    (Some(Ok(entry)), first)
 }
 
 fn overtaken(cell: &Cell) -> Error {

@@ -19,6 +19,9 @@ pub struct ResolverOptions {
     pub negative_ttl: Duration,
     /// How long one fetch may take, repeated tries included.
     pub fetch_timeout: Duration,
+    /// How many secrets are held at most. What a handle or an adapter follows is never evicted
+    /// and may go beyond it.
+    pub capacity: usize,
     /// Whether an empty value is a value.
     pub allow_empty: bool,
     /// Whether `changeme`, `***` and the like are values.
@@ -36,6 +39,7 @@ impl Default for ResolverOptions {
             stale_if_error: Duration::from_secs(3600),
             negative_ttl: Duration::from_secs(5),
             fetch_timeout: Duration::from_secs(10),
+            capacity: 100_000,
             allow_empty: false,
             allow_placeholders: false,
             clock: Clock::system(),

@@ -389,6 +389,45 @@ async fn p2_a_thousand_invalidations_at_once_cause_at_most_two_fetches() {
 }
 
 #[tokio::test]
+async fn a_secret_in_use_is_not_evicted_before_one_that_is_not() {
+    let (store, clock) = (MemoryProvider::new(), Clock::held());
+    let mut options = ResolverOptions::default();
+    options.clock = clock.clone();
+    options.capacity = 64;
+    options.seed = Some(7);
+    let resolver = Resolver::new([("mem".parse().unwrap(), Arc::clone(&store) as _)], options);
+    for key in ["hot", "followed"] {
+        store.put(key, "v");
+    }
+    let hot = reference("hot");
+    let followed = resolver.handle(&reference("followed")).await.unwrap();
+    for n in 0..2_000 {
+        clock.advance(Duration::from_millis(100));
+        store.put(&format!("k{n}"), "v");
+        resolver.get(&reference(&format!("k{n}"))).await.unwrap();
+        assert_eq!(resolver.get(&hot).await.unwrap().value().expose(), b"v");
+    }
+    let mem = "mem".parse().unwrap();
+    assert_eq!(resolver.cached(&mem).len(), 64, "it is bounded");
+    // Hot and followed were fetched once each, and all others once each.
+    assert_eq!(store.fetches(), 2_002);
+    assert_eq!(followed.load().unwrap().expose(), b"v");
+}
+
+#[tokio::test]
+async fn what_a_reference_remembers_is_of_its_own_resolver() {
+    let (one, other) = (rig(), rig());
+    one.store.put("a", "one");
+    other.store.put("a", "other");
+    let shared = reference("a");
+    for _ in 0..3 {
+        assert_eq!(one.resolver.get(&shared).await.unwrap().value().expose(), b"one");
+        assert_eq!(other.resolver.get(&shared).await.unwrap().value().expose(), b"other");
+    }
+    assert_eq!(one.store.fetches() + other.store.fetches(), 2);
+}
+
+#[tokio::test]
 async fn an_unknown_provider_is_named_with_those_there_are() {
     let error = rig().resolver.get(&"other:a".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);

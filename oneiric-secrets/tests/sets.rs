@@ -120,8 +120,10 @@ async fn a_handle_follows_and_tells_of_every_change() {
     assert_eq!(handle.load().unwrap().expose(), b"one");
     store.put("db", r#"{"password":"two"}"#);
     resolver.invalidate_secrets(&Scope::All, Mode::Soft).unwrap();
+    let mut reader = handle.reader();
     handle.changed().await.unwrap();
     assert_eq!(handle.load().unwrap().expose(), b"two");
+    assert_eq!(reader.load().unwrap().expose(), b"two");
     assert_eq!(handle.load().unwrap().version().id(), "2");
     // A version without the field is not taken over.
     store.put("db", r#"{"other":"three"}"#);
