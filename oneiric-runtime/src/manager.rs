@@ -1,0 +1,522 @@
+//! The lifecycle manager: one loop that knows every adapter and decides what is rotated when.
+//!
+//! All state is here and is touched by this loop alone. The work itself (reading, preparing,
+//! draining) runs in tasks that report back as events.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oneiric_core::{
+    AdapterId, Error, ErrorKind, LifecycleHook, ProviderId, Result, SecretKey, SecretRef,
+    SecretSet, Version,
+};
+use oneiric_secrets::{Handle, Mode, Resolver, Scope, SecretEvent};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::gate::{Ask, Gate, JobId, Reach};
+use crate::report::{AdapterStatus, HeldVersion, InstanceReport, Outcome, Progress};
+use crate::rotation::{Adopted, Rotation, Target};
+use crate::runtime::{RotateRequest, RuntimeOptions, new_rotation_id};
+use crate::tally::Tally;
+
+/// The pauses before an adapter that did not take new secrets over is tried again: from the
+/// first, doubling, to the longest, each with full jitter.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+
+/// Everything that the manager reacts to.
+pub(crate) enum Event {
+    /// An adapter is to be taken in.
+    Register { hook: Arc<dyn LifecycleHook>, reply: oneshot::Sender<Result<()>> },
+    /// An adapter has its first generation, or could not have it.
+    Registered { adapter: AdapterId, answer: Result<()>, reply: oneshot::Sender<Result<()>> },
+    /// The secrets of an adapter are followed from now on.
+    Following { adapter: AdapterId, handles: Vec<Handle> },
+    /// Somebody wants a rotation.
+    Trigger(Trigger),
+    /// A watcher has noticed that these are not what they were.
+    Noticed { provider: ProviderId, keys: Vec<SecretKey> },
+    /// The cache holds another version than before.
+    Changed { provider: ProviderId, key: SecretKey, version: Version },
+    /// The cache may hold other versions than before.
+    Lagged,
+    /// It is time to try again what was not taken over.
+    Retry { ask: Ask },
+    /// Adapters stand on new ground.
+    Adopted(Vec<Adopted>),
+    /// The adapters of a job are free for the next.
+    Released { job: JobId },
+    /// An old generation has ended.
+    Drained { adapter: AdapterId },
+    /// A job is over.
+    Ended { job: JobId, ask: Ask, report: InstanceReport },
+    /// Somebody wants to know how things stand.
+    Status { reply: oneshot::Sender<Vec<AdapterStatus>> },
+}
+
+/// A wish for a rotation, and where its course is told.
+pub(crate) struct Trigger {
+    pub(crate) request: RotateRequest,
+    pub(crate) progress: mpsc::UnboundedSender<Progress>,
+    pub(crate) span: tracing::Span,
+}
+
+/// See the module's documentation.
+pub(crate) struct LifecycleManager {
+    options: RuntimeOptions,
+    resolver: Resolver,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    /// What jobs report; the manager holds a sender, so that it never closes.
+    work: mpsc::UnboundedReceiver<Event>,
+    back: mpsc::UnboundedSender<Event>,
+    secrets: broadcast::Receiver<SecretEvent>,
+    slots: BTreeMap<AdapterId, Slot>,
+    gate: Gate<Waiter>,
+    /// What was to change together and did not: it is tried again together, or not at all.
+    unsettled: Vec<Ask>,
+    jobs: JoinSet<()>,
+    /// Retries that wait for their time.
+    timers: JoinSet<()>,
+    tally: Arc<Tally>,
+}
+
+/// One adapter.
+struct Slot {
+    hook: Arc<dyn LifecycleHook>,
+    generation: u64,
+    current: Option<SecretSet>,
+    draining: usize,
+    /// Why its last rotation failed, and how often it has in a row.
+    error: Option<String>,
+    failures: u32,
+    /// Keep its secrets fresh, and tell of their changes.
+    handles: Vec<Handle>,
+}
+
+/// Who waits for a job.
+enum Waiter {
+    Trigger(Trigger),
+    Registration {
+        adapter: AdapterId,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// The manager itself.
+    Nobody,
+}
+
+impl LifecycleManager {
+    pub(crate) fn new(
+        options: RuntimeOptions,
+        resolver: Resolver,
+        inbox: mpsc::UnboundedReceiver<Event>,
+    ) -> Self {
+        let (back, work) = mpsc::unbounded_channel();
+        let secrets = resolver.subscribe();
+        Self {
+            options,
+            resolver,
+            inbox,
+            work,
+            back,
+            secrets,
+            slots: BTreeMap::new(),
+            gate: Gate::default(),
+            unsettled: Vec::new(),
+            jobs: JoinSet::new(),
+            timers: JoinSet::new(),
+            tally: Arc::new(Tally::new()),
+        }
+    }
+
+    pub(crate) fn shutdown_grace(&self) -> Duration {
+        self.options.shutdown_grace
+    }
+
+    pub(crate) fn watch_interval(&self) -> Duration {
+        self.options.watch_interval
+    }
+
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// The loop. After `shutdown` nothing new is begun, and what runs has the grace time to end.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                // What the cache learned during a job is heard before that the job is over.
+                biased;
+                () = shutdown.cancelled() => break,
+                event = self.secrets.recv() => match event {
+                    Ok(SecretEvent::Changed { provider, key, version }) => {
+                        Event::Changed { provider, key, version }
+                    }
+                    Ok(_) => continue,
+                    Err(broadcast::error::RecvError::Lagged(_)) => Event::Lagged,
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                Some(event) = self.work.recv() => event,
+                Some(event) = self.inbox.recv() => event,
+                Some(_) = self.jobs.join_next() => continue,
+                Some(_) = self.timers.join_next() => continue,
+            };
+            self.handle(event);
+            self.admit();
+        }
+        self.inbox.close();
+        self.timers.shutdown().await;
+        for waiter in self.gate.dismiss() {
+            if let Waiter::Registration { reply, .. } = waiter {
+                let message = "the runtime is shutting down";
+                let _ = reply.send(Err(Error::new(ErrorKind::Unavailable, message)));
+            }
+        }
+        let jobs = &mut self.jobs;
+        let all = async { while jobs.join_next().await.is_some() {} };
+        if timeout(self.options.shutdown_grace, all).await.is_err() {
+            tracing::warn!(target: "oneiric", "rotations are cut off by the shutdown");
+            self.jobs.shutdown().await;
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Register { hook, reply } => self.register(hook, reply),
+            Event::Registered { adapter, answer, reply } => {
+                if answer.is_err() {
+                    self.slots.remove(&adapter);
+                }
+                let _ = reply.send(answer);
+            }
+            Event::Following { adapter, handles } => {
+                if let Some(slot) = self.slots.get_mut(&adapter) {
+                    slot.handles = handles;
+                }
+            }
+            Event::Trigger(trigger) => {
+                let _ = trigger.progress.send(Progress::Waiting);
+                let request = &trigger.request;
+                let ask = Ask::new(request.scope.clone(), Some(request.mode));
+                self.gate.submit(ask, Waiter::Trigger(trigger));
+            }
+            Event::Noticed { provider, keys } => {
+                self.follow_up(&Ask::new(Scope::Keys(provider, keys), Some(Mode::Soft)));
+            }
+            Event::Changed { provider, key, version } => {
+                let behind = self.slots.values().any(|slot| slot.lacks(&provider, &key, &version));
+                // Where nothing is watched, only who asks for a rotation gets one.
+                if behind && !self.options.watch_interval.is_zero() {
+                    self.follow_up(&Ask::new(Scope::Keys(provider, vec![key]), None));
+                }
+            }
+            Event::Lagged => self.gate.submit(Ask::new(Scope::All, None), Waiter::Nobody),
+            Event::Retry { ask } => {
+                if self.unsettled.contains(&ask) {
+                    self.gate.submit(ask, Waiter::Nobody);
+                }
+            }
+            Event::Adopted(adopted) => adopted.into_iter().for_each(|adopted| self.adopt(adopted)),
+            Event::Released { job } => self.gate.leave(job),
+            Event::Drained { adapter } => {
+                if let Some(slot) = self.slots.get_mut(&adapter) {
+                    slot.draining = slot.draining.saturating_sub(1);
+                }
+            }
+            Event::Ended { job, ask, report } => {
+                self.gate.leave(job);
+                self.conclude(&ask, &report);
+            }
+            Event::Status { reply } => {
+                let status = self.slots.iter().map(|(id, slot)| slot.status(id)).collect();
+                let _ = reply.send(status);
+            }
+        }
+    }
+
+    fn register(&mut self, hook: Arc<dyn LifecycleHook>, reply: oneshot::Sender<Result<()>>) {
+        let adapter = hook.id().clone();
+        if self.slots.contains_key(&adapter) {
+            let message = format!("there is an adapter `{adapter}` already");
+            let _ = reply.send(Err(Error::new(ErrorKind::Invalid, message)));
+            return;
+        }
+        if hook.secrets().is_empty() {
+            let message = format!("the adapter `{adapter}` depends on no secret");
+            let _ = reply.send(Err(Error::new(ErrorKind::Invalid, message)));
+            return;
+        }
+        self.slots.insert(adapter.clone(), Slot::new(hook));
+        let ask = Ask::first_generation(adapter.clone());
+        self.gate.submit(ask, Waiter::Registration { adapter, reply });
+    }
+
+    /// Starts whatever may start.
+    fn admit(&mut self) {
+        let slots = &self.slots;
+        let reach = |ask: &Ask| {
+            let dependent = slots.values().filter(|slot| slot.is_meant(ask));
+            Reach::new(&ask.scope, dependent.flat_map(|slot| slot.hook.secrets()))
+        };
+        let mut admitted = Vec::new();
+        while let Some(next) = self.gate.admit(reach) {
+            admitted.push(next);
+        }
+        for (job, ask, waiters) in admitted {
+            self.start(job, ask, waiters);
+        }
+    }
+
+    fn start(&mut self, job: JobId, ask: Ask, waiters: Vec<Waiter>) {
+        let mut rotation = Rotation {
+            job,
+            id: new_rotation_id(),
+            targets: self.targets(&ask),
+            ask,
+            instance: self.options.instance.clone(),
+            resolver: self.resolver.clone(),
+            prepare_timeout: self.options.prepare_timeout,
+            drain_timeout: self.options.drain_timeout,
+            events: self.back.clone(),
+            progress: Vec::new(),
+            tally: Arc::clone(&self.tally),
+        };
+        let mut span = tracing::Span::none();
+        let mut registration = None;
+        for waiter in waiters {
+            match waiter {
+                Waiter::Trigger(trigger) => {
+                    // Joined triggers share the name, the trace and the patience of the first.
+                    if rotation.progress.is_empty() {
+                        rotation.id = trigger.request.rotation;
+                        span = trigger.span;
+                        if let Some(drain_timeout) = trigger.request.drain_timeout {
+                            rotation.drain_timeout = drain_timeout;
+                        }
+                    }
+                    rotation.progress.push(trigger.progress);
+                }
+                Waiter::Registration { adapter, reply } => registration = Some((adapter, reply)),
+                Waiter::Nobody => {}
+            }
+        }
+        if let Some((adapter, reply)) = registration {
+            let (progress, steps) = mpsc::unbounded_channel();
+            rotation.progress.push(progress);
+            let back = self.back.clone();
+            self.jobs.spawn(async move {
+                rotation.run().await;
+                let answer = first_generation(&adapter, steps).await;
+                // In this order: whoever registers again after a failure finds the name free.
+                let _ = back.send(Event::Registered { adapter, answer, reply });
+            });
+        } else {
+            self.jobs.spawn(rotation.run().instrument(span));
+        }
+    }
+
+    fn targets(&self, ask: &Ask) -> Vec<Target> {
+        let meant = self.slots.values().filter(|slot| slot.is_meant(ask));
+        meant
+            .map(|slot| Target {
+                hook: Arc::clone(&slot.hook),
+                generation: slot.generation,
+                current: slot.current.clone(),
+            })
+            .collect()
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let Some(slot) = self.slots.get_mut(&adopted.adapter) else { return };
+        let first = slot.current.is_none();
+        slot.generation = adopted.generation;
+        slot.current = Some(adopted.secrets);
+        slot.draining += usize::from(adopted.drains);
+        slot.error = None;
+        slot.failures = 0;
+        if first && !self.options.watch_interval.is_zero() {
+            self.follow(&adopted.adapter);
+        }
+    }
+
+    /// Keeps the adapter's secrets fresh, and hears of their changes.
+    fn follow(&mut self, adapter: &AdapterId) {
+        let Some(slot) = self.slots.get(adapter) else { return };
+        let references = slot.hook.secrets().to_vec();
+        let (resolver, back, adapter) = (self.resolver.clone(), self.back.clone(), adapter.clone());
+        self.jobs.spawn(async move {
+            let mut handles = Vec::with_capacity(references.len());
+            for reference in references {
+                match resolver.handle(&reference).await {
+                    Ok(handle) => handles.push(handle),
+                    Err(error) => tracing::warn!(
+                        target: "oneiric",
+                        %adapter,
+                        error = error.chain(),
+                        "a secret of an adapter cannot be followed"
+                    ),
+                }
+            }
+            let _ = back.send(Event::Following { adapter, handles });
+        });
+    }
+
+    /// Submits what was noticed rather than asked for. A part of something that failed to change
+    /// as a whole waits for the rest of it, so that all of its adapters commit or none does.
+    fn follow_up(&mut self, ask: &Ask) {
+        let mut whole: Vec<Ask> = self.unsettled.clone();
+        whole.retain(|unsettled| unsettled.touches(ask));
+        if !whole.iter().any(|unsettled| unsettled.includes(ask)) {
+            whole.push(ask.clone());
+        }
+        for part in whole {
+            self.gate.submit(Ask { invalidate: ask.invalidate, ..part }, Waiter::Nobody);
+        }
+    }
+
+    /// Notes how a rotation ended, and has what was not taken over tried again later: the store
+    /// may have been ahead of the service that the secret is for.
+    fn conclude(&mut self, ask: &Ask, report: &InstanceReport) {
+        if ask.only.is_some() {
+            return;
+        }
+        if matches!(report.outcome, Outcome::Done | Outcome::NotDrained) {
+            self.unsettled.retain(|unsettled| !ask.includes(unsettled));
+            return;
+        }
+        let mut failures = 0;
+        for slot in self.slots.values_mut().filter(|slot| slot.is_meant(ask)) {
+            let own = report.adapters.iter().find(|of| of.adapter == *slot.hook.id());
+            slot.error = own.and_then(|of| of.error.clone()).or_else(|| report.error.clone());
+            slot.failures += 1;
+            failures = failures.max(slot.failures);
+        }
+        if failures == 0 || self.options.watch_interval.is_zero() {
+            return;
+        }
+        let retry = self.needed_part(ask);
+        let waiting = self
+            .gate
+            .withdraw(|ask, waiter| retry.includes(ask) && matches!(waiter, Waiter::Nobody));
+        if !self.unsettled.contains(&retry) {
+            self.unsettled.push(retry.clone());
+        }
+        // What could not be read is found again by the watcher; what was refused is not.
+        if report.outcome == Outcome::RolledBack {
+            let bound = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY);
+            let pause = FIRST_RETRY.max(bound.mul_f64(fastrand::f64()));
+            let back = self.back.clone();
+            self.timers.spawn(async move {
+                sleep(pause).await;
+                let _ = back.send(Event::Retry { ask: retry });
+            });
+        }
+        // Parts of it that were waiting: what the cache learned by this very job waits for the
+        // retry, what was noticed since goes on as a whole.
+        for part in waiting.iter().filter(|part| part.invalidate.is_some()) {
+            self.follow_up(part);
+        }
+    }
+
+    /// The part of an ask that some adapter needs: a name that nobody uses must not stand in the
+    /// way of the others for ever.
+    fn needed_part(&self, ask: &Ask) -> Ask {
+        let scope = match &ask.scope {
+            Scope::Keys(provider, keys) => {
+                let needed = |key: &&SecretKey| {
+                    let reference = SecretRef::new(provider.clone(), (*key).clone());
+                    self.slots.values().any(|slot| slot.uses(&reference))
+                };
+                Scope::Keys(provider.clone(), keys.iter().filter(needed).cloned().collect())
+            }
+            scope => scope.clone(),
+        };
+        Ask::new(scope, None)
+    }
+}
+
+impl fmt::Debug for LifecycleManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let adapters: Vec<_> = self.slots.keys().collect();
+        f.debug_struct("LifecycleManager").field("adapters", &adapters).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    fn new(hook: Arc<dyn LifecycleHook>) -> Self {
+        let (generation, current, draining, error) = (0, None, 0, None);
+        Self { hook, generation, current, draining, error, failures: 0, handles: Vec::new() }
+    }
+
+    /// Whether a rotation for this ask is about this adapter. One without a first generation is
+    /// left to its registration.
+    fn is_meant(&self, ask: &Ask) -> bool {
+        match &ask.only {
+            Some(adapter) => adapter == self.hook.id(),
+            None => self.current.is_some() && self.hook.secrets().iter().any(|of| ask.covers(of)),
+        }
+    }
+
+    /// Whether it depends on this secret, in any version and field.
+    fn uses(&self, reference: &SecretRef) -> bool {
+        let mut own = self.hook.secrets().iter();
+        own.any(|of| of.provider() == reference.provider() && of.key() == reference.key())
+    }
+
+    /// Whether it serves another version of this secret than this one.
+    fn lacks(&self, provider: &ProviderId, key: &SecretKey, version: &Version) -> bool {
+        let is_it = |of: &SecretRef| of.provider() == provider && of.key() == key;
+        self.current.as_ref().is_some_and(|current| {
+            current.versions().any(|(of, held)| is_it(of) && held != version)
+        })
+    }
+
+    fn status(&self, id: &AdapterId) -> AdapterStatus {
+        let versions = self.current.iter().flat_map(SecretSet::versions);
+        AdapterStatus {
+            adapter: id.clone(),
+            generation: self.generation,
+            draining: self.draining,
+            versions: versions
+                .map(|(reference, version)| HeldVersion {
+                    reference: reference.to_string(),
+                    version: version.to_string(),
+                })
+                .collect(),
+            error: self.error.clone(),
+        }
+    }
+}
+
+/// What came of an adapter's first generation.
+async fn first_generation(
+    adapter: &AdapterId,
+    mut steps: mpsc::UnboundedReceiver<Progress>,
+) -> Result<()> {
+    let mut finished = None;
+    while let Some(step) = steps.recv().await {
+        if let Progress::Finished(report) = step {
+            finished = Some(report);
+        }
+    }
+    let refuse = |why: &str| {
+        let message = format!("the adapter `{adapter}` could not be started: {why}");
+        Err(Error::new(ErrorKind::Invalid, message))
+    };
+    match finished {
+        None => refuse("the runtime is shutting down"),
+        Some(report) => match report.outcome {
+            // It serves, even if what it replaced could not be ended.
+            Outcome::Done | Outcome::NotDrained => Ok(()),
+            _ => {
+                let own = report.adapters.into_iter().find_map(|of| of.error);
+                refuse(own.or(report.error).as_deref().unwrap_or("it is not known why"))
+            }
+        },
+    }
+}

@@ -1,0 +1,6 @@
+//! The promises of the lifecycle and of the watcher, kept by a runtime over a store in memory.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+mod lifecycle;
+mod watcher;
