@@ -85,6 +85,8 @@ pub mod event {
 pub mod span {
     /// The trigger, as the one who asked sees it.
     pub const TRIGGER: &str = "rotation.trigger";
+    /// The request for a rotation, as an instance sees it.
+    pub const REQUEST: &str = "rotation.request";
     /// One rotation within one instance.
     pub const ROTATION: &str = "rotation";
     /// `Resolver::invalidate_secrets`.
@@ -99,5 +101,6 @@ pub mod span {
     pub const DRAIN: &str = "adapter.drain";
 
     /// All of them.
-    pub const ALL: [&str; 7] = [TRIGGER, ROTATION, INVALIDATE, FETCH, PREPARE, COMMIT, DRAIN];
+    pub const ALL: [&str; 8] =
+        [TRIGGER, REQUEST, ROTATION, INVALIDATE, FETCH, PREPARE, COMMIT, DRAIN];
 }

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SET_TRIES: usize = 64;
 /// How often what handles follow is looked at.
 const KEEPER_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after an invalidation it leaves the reading to whoever invalidated.
+const KEEPER_COURTESY: Duration = Duration::from_millis(5);
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 1024;
 
@@ -649,7 +651,8 @@ impl Shared {
                 loop {
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = wake.notified() => {}
+                        // Whoever invalidated will mostly read by itself, within its own trace.
+                        () = wake.notified() => sleep(KEEPER_COURTESY).await,
                         () = sleep(KEEPER_INTERVAL) => {}
                     }
                     let Some(shared) = shared.upgrade() else { return };

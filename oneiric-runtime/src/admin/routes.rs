@@ -69,8 +69,8 @@ async fn rotate(State(served): State<Served>, headers: HeaderMap, body: Body) ->
     };
     let span = tracing::info_span!(
         target: "oneiric",
-        "rotation",
-        otel.name = span::ROTATION,
+        "rotation.request",
+        otel.name = span::REQUEST,
         otel.kind = "server",
         rotation = %request.rotation
     );
