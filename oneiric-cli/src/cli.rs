@@ -1,0 +1,249 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use oneiric_core::settings::{Settings, SettingsError, Sources};
+use oneiric_core::{ProviderId, SecretKey, SecretRef};
+
+/// Rotates the secrets of running services without an outage.
+#[derive(Debug, Parser)]
+#[command(name = "oneiric", version, max_term_width = 100, infer_long_args = false)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The settings file [default: $ONEIRIC_CONFIG, or oneiric.toml where it is there]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    config: Option<PathBuf>,
+
+    /// A setting, stronger than file and environment, such as agent.instance=web-1
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = assignment)]
+    #[arg(help_heading = "Global options")]
+    set: Vec<(String, String)>,
+
+    /// The form of log records on stderr
+    #[arg(long, global = true, value_name = "FORMAT", help_heading = "Global options")]
+    #[arg(value_parser = PossibleValuesParser::new(["human", "json"]))]
+    log_format: Option<String>,
+
+    /// More log records; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// The settings that hold for this call.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        let mut sources = Sources::of_process().with_flags(self.set.iter().cloned());
+        if let Some(file) = &self.config {
+            sources = sources.with_file(file);
+        }
+        if let Some(format) = &self.log_format {
+            sources = sources.with_flags([("telemetry.log_format", format)]);
+        }
+        Settings::load(&sources)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Rotate, read and watch secrets
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
+
+    /// Run the adapters of the settings file, and rotate their secrets on demand and on change
+    ///
+    /// Ends on SIGTERM or SIGINT, after what is under way; a second signal ends it at once.
+    Agent,
+
+    /// Show what each running instance serves
+    Status(Status),
+
+    /// Show and check settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Move running instances to the current secrets, without an outage
+    ///
+    /// Every instance invalidates and reads the secrets anew, builds and proves the next
+    /// generation of each adapter that depends on them, commits all or none, and drains the old
+    /// ones.
+    ///
+    /// Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 rolled back, the old secrets
+    /// serve; 4 committed, but an old generation is not drained; 5 conflict with another
+    /// rotation; 6 it is not known what happened; 7 nobody was reached.
+    Rotate(Rotate),
+
+    /// Print one secret, and nothing else
+    ///
+    /// It is read here, through the providers of the settings.
+    Get(Get),
+
+    /// Print the keys of the secrets that are there, never a value
+    List(List),
+
+    /// Print a line for each secret that changes, never a value
+    ///
+    /// Follows the running instances or, without one, the providers of the settings. Ends on
+    /// SIGINT.
+    Watch(Watch),
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("scope").required(true).args(["keys", "all"]))]
+pub(crate) struct Rotate {
+    /// The provider of the secrets; with --all, everything of it
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) provider: Option<ProviderId>,
+
+    /// The keys of the secrets, separated by commas
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',', requires = "provider")]
+    pub(crate) keys: Vec<SecretKey>,
+
+    /// Everything; with --provider, everything of it
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Wipe the old values at once, even if the new ones cannot be read: for leaked secrets
+    #[arg(long, conflicts_with = "rollback")]
+    pub(crate) hard: bool,
+
+    /// Accept older versions than those held: for a roll-back in the store
+    #[arg(long)]
+    pub(crate) rollback: bool,
+
+    /// An instance, or the endpoint of one (a socket or URL); may be given several times [default:
+    /// every running instance]
+    #[arg(long = "target", value_name = "INSTANCE|ENDPOINT")]
+    pub(crate) targets: Vec<String>,
+
+    /// The file with the token for endpoints over TCP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// How long users of the old secrets have to end [default: as each instance is set]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// Which one: PROVIDER:KEY[@VERSION][#FIELD]
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Print it even on a terminal
+    #[arg(long)]
+    pub(crate) reveal: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only those of this provider
+    #[arg(short, long, value_name = "ID")]
+    pub(crate) provider: Option<ProviderId>,
+
+    /// Print one JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Only these secrets
+    #[arg(value_name = "REF")]
+    pub(crate) references: Vec<SecretRef>,
+
+    /// Follow the providers of the settings from here, whatever instances are running
+    #[arg(long, requires = "references")]
+    pub(crate) local: bool,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print one JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting, its value, and where that came from
+    Show {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether the settings are good, or every problem that they have
+    ///
+    /// Builds providers and adapters, and starts nothing.
+    Check,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it is not of the form KEY=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_to_be_rotated_is_said() {
+        let parse = |args: &str| {
+            let args = ["oneiric", "secrets", "rotate"].into_iter().chain(args.split_whitespace());
+            Cli::try_parse_from(args)
+        };
+        for good in ["--all", "-p files --all", "--provider files --keys a,b/c --hard"] {
+            parse(good).unwrap();
+        }
+        for bad in [
+            "",
+            "--provider files",
+            "--keys a",
+            "--all --keys a -p files",
+            "--all --hard --rollback",
+            "-p files --keys a,,b",
+            "--all --timeout soon",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}

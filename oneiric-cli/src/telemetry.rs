@@ -1,0 +1,90 @@
+//! What the program emits about itself: logs on stderr, and, with the feature `otlp` and where
+//! they are configured, traces and metrics over OTLP.
+//!
+//! Libraries only emit; this is the one place where something listens.
+
+mod json;
+#[cfg(feature = "otlp")]
+mod otlp;
+
+use std::io::{self, IsTerminal as _};
+
+use oneiric_core::settings::{LogFormat, TelemetrySettings};
+use oneiric_core::{Error, ErrorKind, InstanceId};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+
+use crate::failure::Result;
+
+/// What listens, until the program ends.
+#[must_use = "what is buffered is lost unless it is finished"]
+pub(crate) struct Telemetry {
+    #[cfg(feature = "otlp")]
+    export: otlp::Export,
+}
+
+impl Telemetry {
+    /// Starts logs on stderr, and for an `exporter` the export of traces and metrics under that
+    /// name. To be called within a tokio runtime, and once.
+    ///
+    /// A collector that cannot be had never fails a command: it is said in the log.
+    ///
+    /// # Errors
+    /// If the log filter is not one.
+    pub(crate) fn start(
+        settings: &TelemetrySettings,
+        verbose: u8,
+        exporter: Option<&InstanceId>,
+    ) -> Result<Self> {
+        let filter = log_filter(settings, verbose)?;
+        let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        // An error of writing to stderr has nowhere to be told.
+        let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
+        let logs = match settings.log_format {
+            LogFormat::Json => lines
+                .with_ansi(false)
+                .fmt_fields(json::fields())
+                .event_format(json::lines())
+                .boxed(),
+            _ => lines.with_ansi(ansi).with_target(false).boxed(),
+        };
+        let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter));
+        #[cfg(feature = "otlp")]
+        {
+            let export = otlp::Export::start(settings, exporter);
+            subscriber.with(export.layer()).init();
+            export.say_problems();
+            Ok(Self { export })
+        }
+        #[cfg(not(feature = "otlp"))]
+        {
+            let _ = exporter;
+            subscriber.init();
+            Ok(Self {})
+        }
+    }
+
+    /// Sends what is buffered, for a bounded time, and ends the export.
+    pub(crate) async fn finish(self) {
+        #[cfg(feature = "otlp")]
+        self.export.finish().await;
+    }
+}
+
+/// Which log records are written: those of the settings, or more if that was asked for.
+///
+/// # Errors
+/// If the settings have something that is not a filter.
+pub(crate) fn log_filter(settings: &TelemetrySettings, verbose: u8) -> Result<EnvFilter> {
+    let filter = match verbose {
+        0 => settings.log_filter.as_str(),
+        1 => "info,oneiric=debug",
+        _ => "debug,oneiric=trace",
+    };
+    EnvFilter::builder().parse(filter).map_err(|error| {
+        let message = "`telemetry.log_filter` is neither a level nor a list of directives such as \
+                       `info,oneiric_runtime=debug`";
+        Error::with_source(ErrorKind::Invalid, message, error).into()
+    })
+}
