@@ -141,6 +141,8 @@ fn variables_that_are_not_settings_are_left_alone() {
     let sources = Sources::new().with_env([
         (env::REQUIRE_LIVE, "1"),
         (env::RUNTIME_DIR, "/run/x"),
+        (env::COMMAND[0], "api"),
+        (env::DEVELOPMENT[0], "oneiric"),
         ("ONEIRIC_SECRET_DB", "hunter2"),
         ("ONEIRIC_SECRET_S_CACHE_TTL", "hunter2"),
         ("ONEIRIC_SECRET___X", "hunter2"),

@@ -10,6 +10,11 @@ pub mod env {
     pub const RUNTIME_DIR: &str = "ONEIRIC_RUNTIME_DIR";
     /// Tests that need a real service fail without it, where they would be skipped.
     pub const REQUIRE_LIVE: &str = "ONEIRIC_REQUIRE_LIVE";
+    /// What a command adapter tells its commands, which may well call `oneiric` themselves.
+    pub const COMMAND: [&str; 2] = ["ONEIRIC_ADAPTER", "ONEIRIC_GENERATION"];
+    /// What the project's own tests and rehearsals tell each other.
+    pub const DEVELOPMENT: [&str; 4] =
+        ["ONEIRIC_BIN", "ONEIRIC_PYTHON", "ONEIRIC_PG_BIN", "ONEIRIC_DEEP"];
     /// What the secrets of the environment provider start with.
     pub const SECRET_PREFIX: &str = "ONEIRIC_SECRET_";
 
@@ -18,6 +23,8 @@ pub mod env {
         name.starts_with(PREFIX)
             && !name.starts_with(SECRET_PREFIX)
             && ![CONFIG, RUNTIME_DIR, REQUIRE_LIVE].contains(&name)
+            && !COMMAND.contains(&name)
+            && !DEVELOPMENT.contains(&name)
     }
 }
 
