@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, FORWARDED, HOST, VIA};
+use http::header::{ALLOW, AUTHORIZATION, FORWARDED, HOST, VIA};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, StatusCode};
@@ -172,7 +172,10 @@ pub(super) async fn admit(
     match guard.admit(peer, &head).await {
         Ok(right) => {
             head.extensions.insert(right);
-            next.run(Request::from_parts(head, body)).await
+            let mut response = next.run(Request::from_parts(head, body)).await;
+            // It would tell a route that is there from one that is not.
+            response.headers_mut().remove(ALLOW);
+            response
         }
         Err(refusal) => guard.refuse(peer, refusal).await,
     }

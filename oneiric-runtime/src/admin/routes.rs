@@ -49,7 +49,7 @@ pub(super) fn router(served: Served) -> Router {
     let rules = (Arc::clone(&served.guard), served.peer);
     let require_admin = middleware::from_fn_with_state(rules.clone(), guard::require_admin);
     let unknown = || async { not_found() };
-    Router::new()
+    let routes = Router::new()
         .route("/v1/rotate", post(rotate).layer(require_admin))
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
@@ -57,8 +57,11 @@ pub(super) fn router(served: Served) -> Router {
         .route("/v1/health/ready", get(ready))
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
+        .with_state(served);
+    // Around the whole and not around each route: whoever is refused does not learn what there is.
+    Router::new()
+        .fallback_service(routes)
         .layer(middleware::from_fn_with_state(rules, guard::admit))
-        .with_state(served)
 }
 
 /// Asks for a rotation and tells its course. It goes on if the caller does not listen.
