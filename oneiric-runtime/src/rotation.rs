@@ -160,7 +160,7 @@ impl Rotation {
         let mut found: BTreeMap<String, KeyReport> = BTreeMap::new();
         for reference in &references {
             let key = self.key_name(reference);
-            let from_version = self.from_version(reference);
+            let from_version = self.version_before(reference);
             let to_version = None;
             found.entry(key.clone()).or_insert(KeyReport { key, from_version, to_version });
         }
@@ -219,7 +219,7 @@ impl Rotation {
     }
 
     /// The version that an adapter serves, or else the one in the cache.
-    fn from_version(&self, reference: &SecretRef) -> Option<String> {
+    fn version_before(&self, reference: &SecretRef) -> Option<String> {
         let served = |target: &Target| {
             let versions = target.current.as_ref()?.versions();
             let mut same = versions.filter(|(of, _)| {
