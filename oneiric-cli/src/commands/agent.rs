@@ -1,11 +1,10 @@
 //! `oneiric agent`: the runtime of the settings file, until somebody stops it.
 
 use std::io;
+use std::sync::Arc;
 
-use oneiric_core::settings::Settings;
 use oneiric_core::{InstanceId, LifecycleHook};
 use oneiric_runtime::{Assembly, Runtime};
-use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,14 +18,21 @@ pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;
     let instance = settings.agent.instance.get_or_insert_with(own_name).clone();
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
-    let ended = serve(&settings).await;
+    let assembly = Assembly::from_settings(&settings, &registry());
+    // Its sums are asked for once more at the end, and live no longer than it does.
+    let counted = assembly.as_ref().ok().map(|assembly| assembly.resolver.clone());
+    let ended = match assembly {
+        Ok(assembly) => serve(assembly).await,
+        Err(error) => Err(error.into()),
+    };
     telemetry.finish().await;
+    drop(counted);
     ended
 }
 
-async fn serve(settings: &Settings) -> Result<Exit> {
+async fn serve(assembly: Assembly) -> Result<Exit> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::FAILED, error))?;
-    let Assembly { resolver, options, adapters } = Assembly::from_settings(settings, &registry())?;
+    let Assembly { resolver, options, adapters } = assembly;
     let (runtime, task) = options.build(resolver)?;
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(task.run(shutdown.clone()));

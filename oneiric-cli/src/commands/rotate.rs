@@ -48,11 +48,15 @@ async fn trigger(settings: &Settings, args: &Rotate, request: &RotateRequest) ->
         otel.name = span::TRIGGER,
         rotation = %request.rotation,
         outcome = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
     );
     let started = Instant::now();
     let instances = ask_all(&peers, request, args.json).instrument(span.clone()).await;
     let report = report(args, request, instances, started.elapsed());
     span.record("outcome", token(&report.outcome));
+    if report.outcome != Outcome::Done {
+        span.record("otel.status_code", "ERROR");
+    }
     drop(span);
     if args.json {
         output::json(&report)?;
@@ -62,9 +66,14 @@ async fn trigger(settings: &Settings, args: &Rotate, request: &RotateRequest) ->
     if peers.is_empty() {
         return Err(reach.nobody());
     }
-    for instance in &report.instances {
-        if let Some(error) = &instance.error {
-            tell(&format!("error: {}: {error}", instance.instance));
+    for of in &report.instances {
+        if let Some(error) = &of.error {
+            tell(&format!("error: {}: {error}", of.instance));
+        }
+        for adapter in &of.adapters {
+            if let Some(error) = &adapter.error {
+                tell(&format!("  caused by: {}: {error}", adapter.adapter));
+            }
         }
     }
     if let Some(remedy) = exit::remedy(report.outcome) {
@@ -148,7 +157,7 @@ fn table(report: &RotationReport) -> String {
         text.push_str(&format!("\n{}", keys.render()));
     }
     let mut adapters =
-        Table::new(["instance", "adapter", "outcome", "generation", "prepare", "drain", "error"]);
+        Table::new(["instance", "adapter", "outcome", "generation", "prepare", "drain"]);
     for of in &report.instances {
         let instance = || of.instance.to_string();
         for adapter in &of.adapters {
@@ -159,12 +168,11 @@ fn table(report: &RotationReport) -> String {
                 adapter.generation.to_string(),
                 millis(adapter.prepare_ms),
                 millis(adapter.drain_ms),
-                adapter.error.clone().unwrap_or_default(),
             ]);
         }
         if of.adapters.is_empty() {
             let none = String::new;
-            adapters.row([instance(), none(), token(&of.outcome), none(), none(), none(), none()]);
+            adapters.row([instance(), none(), token(&of.outcome), none(), none(), none()]);
         }
     }
     text.push_str(&format!("\n{}", adapters.render()));

@@ -16,6 +16,7 @@ use opentelemetry_otlp::{
     ExporterBuildError, MetricExporter, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
 };
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -107,8 +108,12 @@ impl Export {
         let metrics = tokio::task::spawn_blocking(move || {
             self.metrics.map(|metrics| metrics.shutdown_with_timeout(FLUSH_TIMEOUT))
         });
-        let both = async { (traces.await, metrics.await) };
-        if tokio::time::timeout(FLUSH_TIMEOUT, both).await.is_err() {
+        let both = async { [traces.await, metrics.await] };
+        let in_time = tokio::time::timeout(FLUSH_TIMEOUT, both).await.is_ok_and(|ended| {
+            // What else can go wrong was said by the exporter.
+            !ended.iter().any(|of| matches!(of, Ok(Some(Err(OTelSdkError::Timeout(_))))))
+        });
+        if !in_time {
             tracing::warn!(target: "oneiric", "the last telemetry could not be sent in time");
         }
     }

@@ -69,6 +69,8 @@ impl HttpClient for Client {
             let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
             Ok(Response::from_parts(head, body))
         };
-        self.runtime.spawn(timeout(self.timeout, exchange)).await??
+        let limit = self.timeout;
+        // The timer belongs to the runtime as well, so it is made there.
+        self.runtime.spawn(async move { timeout(limit, exchange).await }).await??
     }
 }
