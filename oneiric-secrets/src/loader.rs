@@ -19,7 +19,7 @@ use tracing::Instrument;
 use crate::cell::{Cell, CellState, Failing, Flight, Landing, Source};
 use crate::entry::{Entry, shutting_down};
 use crate::event::SecretEvent;
-use crate::resolver::Shared;
+use crate::shared::Shared;
 
 /// The first pause before a provider that lags behind, or fails, is asked again.
 const PAUSE: Duration = Duration::from_millis(50);

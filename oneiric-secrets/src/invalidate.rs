@@ -1,0 +1,89 @@
+//! Invalidation: what makes sure that nothing from before is served as fresh.
+
+use std::sync::Arc;
+
+use oneiric_core::telemetry::{event, span};
+use oneiric_core::{ProviderId, Result};
+
+use crate::cell::Cell;
+use crate::epoch::Bounds;
+use crate::event::SecretEvent;
+use crate::resolver::{Mode, Scope};
+use crate::shared::Shared;
+
+impl Shared {
+    /// See [`Resolver::invalidate_secrets`](crate::Resolver::invalidate_secrets). The work is that
+    /// of the named keys, or of the providers, whatever the size of the cache.
+    pub(crate) fn invalidate(self: &Arc<Self>, scope: &Scope, mode: Mode) -> Result<()> {
+        let span = tracing::info_span!(
+            target: "oneiric",
+            "secrets.invalidate",
+            otel.name = span::INVALIDATE,
+            mode = mode.token()
+        );
+        let _entered = span.enter();
+        let all: Vec<_>;
+        let (sources, keys, name) = match scope {
+            Scope::All => {
+                all = self.cache.sources.values().collect();
+                (all, None, "all")
+            }
+            Scope::Provider(id) => (vec![self.cache.source(id)?], None, "provider"),
+            Scope::Keys(id, keys) => (vec![self.cache.source(id)?], Some(keys), "keys"),
+        };
+        let cells: Vec<Arc<Cell>> = match keys {
+            Some(keys) => {
+                let id = &sources[0].id;
+                keys.iter().flat_map(|key| self.cache.cells_of(id, key)).collect()
+            }
+            None => Vec::new(),
+        };
+        let epoch = self.epochs.open();
+        let apply = |bounds: &Bounds| match mode {
+            Mode::Soft => bounds.invalidate(epoch),
+            Mode::Hard => bounds.purge(epoch),
+            Mode::Rollback => {
+                bounds.allow_older(epoch);
+                bounds.invalidate(epoch);
+            }
+        };
+        match keys {
+            Some(_) => cells.iter().for_each(|cell| apply(&cell.bounds)),
+            None => sources.iter().for_each(|source| apply(&source.bounds)),
+        }
+        if mode == Mode::Hard {
+            match keys {
+                Some(_) => cells.iter().for_each(|cell| cell.wipe()),
+                None => self.sweep(sources.iter().map(|source| source.id.clone()).collect()),
+            }
+        }
+        self.tally.invalidated(mode.token(), name);
+        for source in sources {
+            tracing::info!(
+                target: "oneiric",
+                event = event::CACHE_INVALIDATED,
+                provider = %source.id,
+                scope = name,
+                mode = mode.token(),
+                "secrets are invalidated"
+            );
+            self.tell(SecretEvent::Invalidated {
+                provider: source.id.clone(),
+                keys: keys.cloned(),
+                mode,
+            });
+        }
+        self.keeper.wake.notify_one();
+        Ok(())
+    }
+
+    /// Wipes what a hard invalidation of whole providers has hidden, behind the caller's back.
+    fn sweep(self: &Arc<Self>, providers: Vec<ProviderId>) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn_blocking(move || {
+            for provider in &providers {
+                shared.cache.cells_of_provider(provider).iter().for_each(|cell| cell.wipe());
+            }
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! The keeper: the one background task of a resolver, which keeps what handles follow fresh.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use oneiric_core::ProviderId;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::cell::Cell;
+use crate::shared::Shared;
+
+/// How often what handles follow is looked at.
+const KEEPER_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after an invalidation it leaves the reading to whoever invalidated.
+const KEEPER_COURTESY: Duration = Duration::from_millis(5);
+/// What the background task that keeps handles fresh works on.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    followed: Mutex<Vec<Weak<Cell>>>,
+    started: OnceLock<()>,
+    pub(crate) wake: Arc<Notify>,
+}
+
+impl Shared {
+    /// Starts the one task that keeps what handles follow fresh. It ends with the resolver.
+    pub(crate) fn start_keeper(self: &Arc<Self>) {
+        self.keeper.started.get_or_init(|| {
+            let shared = Arc::downgrade(self);
+            let (stop, wake) = (self.stop.clone(), Arc::clone(&self.keeper.wake));
+            self.tasks.spawn(async move {
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        // Whoever invalidated will mostly read by itself, within its own trace.
+                        () = wake.notified() => sleep(KEEPER_COURTESY).await,
+                        () = sleep(KEEPER_INTERVAL) => {}
+                    }
+                    let Some(shared) = shared.upgrade() else { return };
+                    shared.keep();
+                }
+            });
+        });
+    }
+
+    /// Refreshes what is followed and due, and ends what has outlived even its stale time.
+    fn keep(self: &Arc<Self>) {
+        let now = self.options.clock.now();
+        let mut due: BTreeMap<ProviderId, Vec<Arc<Cell>>> = BTreeMap::new();
+        let mut oldest: BTreeMap<ProviderId, Duration> = BTreeMap::new();
+        for cell in self.keeper.cells() {
+            let entry = cell.entry();
+            if let Some(entry) = &entry {
+                let age = oldest.entry(cell.source.id.clone()).or_default();
+                *age = now.since(entry.times.fetched).max(*age);
+            }
+            let refresh =
+                entry.as_ref().is_none_or(|e| !cell.is_valid(e.epoch) || now >= e.times.refresh);
+            if refresh && !self.is_left_alone(&cell) {
+                due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
+            }
+            if entry.is_some_and(|entry| now >= entry.times.followed_until) {
+                cell.expire_followers(now);
+            }
+        }
+        for (provider, age) in &oldest {
+            self.tally.age(provider, *age);
+        }
+        for cells in due.values() {
+            self.board(cells);
+        }
+    }
+}
+
+impl Keeper {
+    pub(crate) fn follow(&self, cell: &Arc<Cell>) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = followed.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(cell)));
+        if !known {
+            followed.push(Arc::downgrade(cell));
+        }
+    }
+
+    /// The cells that somebody follows; the others are forgotten.
+    fn cells(&self) -> Vec<Arc<Cell>> {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cells = Vec::with_capacity(followed.len());
+        followed.retain(|cell| match cell.upgrade() {
+            Some(cell) if cell.is_followed() => {
+                cells.push(cell);
+                true
+            }
+            _ => false,
+        });
+        cells
+    }
+}

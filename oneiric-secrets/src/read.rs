@@ -1,0 +1,212 @@
+//! The read flow: cache, else loader, else the last good value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
+use tokio::time::timeout;
+
+use crate::cell::{Cell, Flight};
+use crate::entry::{Entry, EntryGuard, Secret, shutting_down};
+use crate::shared::Shared;
+
+/// How long a read waits for a refresh while it has a value that has only just outlived its time.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What a read found, before it is narrowed to a field.
+pub(crate) struct Answer {
+    pub(crate) cell: Arc<Cell>,
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) stale: Option<Duration>,
+}
+
+impl Answer {
+    pub(crate) fn narrow(self, reference: &SecretRef) -> Result<Secret> {
+        Secret::new(EntryGuard::from_inner(Some(self.entry)), reference, self.stale)
+    }
+}
+
+impl Shared {
+    /// The fast path of a read: by way of what the reference remembers, to an entry that needs
+    /// nothing done.
+    pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
+        let cell = reference.memo().get::<Cell>().filter(|cell| cell.source.home == self.home)?;
+        let now = self.ticker.now();
+        let entry = cell.hit(now)?;
+        cell.touch(self.second_at(now));
+        self.tally.hit();
+        Some(entry)
+    }
+
+    /// The read flow: cache, else loader, else the last good value.
+    pub(crate) async fn read(self: &Arc<Self>, reference: &SecretRef) -> Result<Answer> {
+        let cell = self.cache.cell(reference)?;
+        if reference.memo().get::<Cell>().is_none() {
+            reference.memo().set(Arc::clone(&cell) as _);
+        }
+        if let Some(entry) = self.fresh(&cell) {
+            cell.touch(self.second());
+            self.tally.hit();
+            return Ok(Answer { cell, entry, stale: None });
+        }
+        self.tally.miss();
+        self.load(cell, reference, None).await
+    }
+
+    /// The same for several: what is missing is fetched in one flight per provider.
+    pub(crate) async fn read_all(
+        self: &Arc<Self>,
+        references: &[SecretRef],
+    ) -> Vec<Result<Answer>> {
+        let mut flights = self.board_missing(references);
+        let mut answers = Vec::with_capacity(references.len());
+        for (reference, flight) in references.iter().zip(&mut flights) {
+            answers.push(match flight.take() {
+                None => self.read(reference).await,
+                Some((cell, flight)) => {
+                    self.tally.miss();
+                    self.load(cell, reference, Some(flight)).await
+                }
+            });
+        }
+        answers
+    }
+
+    /// Boards what is missing of several secrets; `None` for each that needs no flight.
+    fn board_missing(
+        self: &Arc<Self>,
+        references: &[SecretRef],
+    ) -> Vec<Option<(Arc<Cell>, Flight)>> {
+        let mut missing: BTreeMap<&ProviderId, Vec<(usize, Arc<Cell>)>> = BTreeMap::new();
+        for (at, reference) in references.iter().enumerate() {
+            // A provider that is not there is reported by the read that follows.
+            let Ok(cell) = self.cache.cell(reference) else { continue };
+            if self.fresh(&cell).is_none() && self.known_failure(&cell).is_none() {
+                missing.entry(reference.provider()).or_default().push((at, cell));
+            }
+        }
+        let mut boarded: Vec<_> = references.iter().map(|_| None).collect();
+        for of_provider in missing.into_values() {
+            let (places, cells): (Vec<_>, Vec<_>) = of_provider.into_iter().unzip();
+            let flights = self.board(&cells);
+            for (at, boarding) in places.into_iter().zip(cells.into_iter().zip(flights)) {
+                boarded[at] = Some(boarding);
+            }
+        }
+        boarded
+    }
+
+    /// The held entry if it is fresh. One that is near its end is refreshed behind its back.
+    fn fresh(self: &Arc<Self>, cell: &Arc<Cell>) -> Option<Arc<Entry>> {
+        let entry = cell.entry().filter(|entry| cell.is_valid(entry.epoch))?;
+        let now = self.options.clock.now();
+        if now >= entry.times.fresh_until {
+            return None;
+        }
+        if now >= entry.times.refresh && !self.is_left_alone(cell) {
+            self.board_one(cell);
+        }
+        Some(entry)
+    }
+
+    async fn load(
+        self: &Arc<Self>,
+        mut cell: Arc<Cell>,
+        reference: &SecretRef,
+        mut boarded: Option<Flight>,
+    ) -> Result<Answer> {
+        loop {
+            let flight = match boarded.take() {
+                Some(flight) => flight,
+                None => {
+                    if self.stop.is_cancelled() {
+                        return self.stale_or(cell, shutting_down());
+                    }
+                    if let Some(error) = self.known_failure(&cell) {
+                        return self.stale_or(cell, error);
+                    }
+                    self.board_one(&cell)
+                }
+            };
+            if cell.is_dead() {
+                cell = self.cache.cell(reference)?;
+                continue;
+            }
+            match self.await_flight(&cell, flight).await {
+                // An invalidation may have come after the landing.
+                Ok(entry) if cell.is_valid(entry.epoch) => {
+                    return Ok(Answer { cell, entry, stale: None });
+                }
+                Ok(_) => {}
+                Err(error) => return self.stale_or(cell, error),
+            }
+        }
+    }
+
+    /// Waits for a flight: without end if there is nothing else to give, and briefly if there is
+    /// a value that has merely aged.
+    async fn await_flight(&self, cell: &Cell, mut flight: Flight) -> Result<Arc<Entry>> {
+        let landed = async {
+            match flight.wait_for(Option::is_some).await {
+                Ok(landing) => landing.clone().expect("a landing was waited for"),
+                Err(_) => {
+                    Err(Error::new(ErrorKind::Bug, format!("the fetch of `{cell}` broke off")))
+                }
+            }
+        };
+        let now = self.options.clock.now();
+        let merely_aged = cell
+            .entry()
+            .is_some_and(|entry| cell.is_valid(entry.epoch) && now < entry.times.usable_until);
+        if !merely_aged {
+            return landed.await;
+        }
+        timeout(PATIENCE, landed).await.unwrap_or_else(|_| {
+            let message = format!("the provider did not answer for `{cell}` in time");
+            Err(Error::new(ErrorKind::DeadlineExceeded, message))
+        })
+    }
+
+    /// A failure that need not be seen again: a secret that was just not there, a provider that
+    /// named the time to come back, or one that fails while there is a value to serve.
+    fn known_failure(&self, cell: &Cell) -> Option<Error> {
+        if !self.is_left_alone(cell) {
+            return None;
+        }
+        let error = cell.state().failing.as_ref()?.error.clone();
+        let believed = matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::Throttled { retry_after: Some(_) }
+        );
+        (believed || (serves_stale(&error) && self.last_good(cell).is_some())).then_some(error)
+    }
+
+    /// Whether the provider is not to be asked for this now, after failures since the last
+    /// invalidation.
+    pub(crate) fn is_left_alone(&self, cell: &Cell) -> bool {
+        cell.state().failing.as_ref().is_some_and(|failing| {
+            cell.is_valid(failing.epoch) && self.options.clock.now() < failing.until
+        })
+    }
+
+    fn last_good(&self, cell: &Cell) -> Option<Arc<Entry>> {
+        cell.entry().filter(|entry| self.options.clock.now() < entry.times.usable_until)
+    }
+
+    fn stale_or(&self, cell: Arc<Cell>, error: Error) -> Result<Answer> {
+        match self.last_good(&cell).filter(|_| serves_stale(&error)) {
+            Some(entry) => {
+                self.tally.stale();
+                let age = self.options.clock.now().since(entry.times.fetched);
+                Ok(Answer { cell, entry, stale: Some(age) })
+            }
+            None => Err(error.context(format!("cannot get `{cell}`"))),
+        }
+    }
+}
+
+/// Whether this failure is answered with the last good value: the provider could not answer, or
+/// what it answered with is no value (the promise that the last good one serves on).
+fn serves_stale(error: &Error) -> bool {
+    error.kind().may_serve_stale() || error.kind() == ErrorKind::Invalid
+}

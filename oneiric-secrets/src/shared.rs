@@ -1,0 +1,98 @@
+//! What all clones of a resolver share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use oneiric_core::{Moment, ProviderId, SecretProvider};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::SecretValueCache;
+use crate::cell::Source;
+use crate::entry::Times;
+use crate::epoch::{Bounds, Epochs};
+use crate::event::SecretEvent;
+use crate::keeper::Keeper;
+use crate::options::ResolverOptions;
+use crate::tally::Tally;
+use crate::ticker::Ticker;
+
+/// How many events a slow listener may be behind before it misses some.
+const EVENTS: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Tells the cells of this resolver from those of others, in what references remember.
+    pub(crate) home: u64,
+    pub(crate) ticker: Ticker,
+    start: Moment,
+    pub(crate) cache: SecretValueCache,
+    pub(crate) epochs: Epochs,
+    pub(crate) options: ResolverOptions,
+    pub(crate) tally: Tally,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) events: broadcast::Sender<SecretEvent>,
+    random: Mutex<fastrand::Rng>,
+    pub(crate) keeper: Keeper,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        providers: impl IntoIterator<Item = (ProviderId, Arc<dyn SecretProvider>)>,
+        options: ResolverOptions,
+    ) -> Self {
+        static HOMES: AtomicU64 = AtomicU64::new(0);
+        let home = HOMES.fetch_add(1, Ordering::Relaxed);
+        let source = |(id, provider): (ProviderId, _)| {
+            (id.clone(), Arc::new(Source { home, id, provider, bounds: Bounds::default() }))
+        };
+        let sources: BTreeMap<_, _> = providers.into_iter().map(source).collect();
+        let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let ticker = Ticker::new(&options.clock);
+        Self {
+            home,
+            start: ticker.now(),
+            ticker,
+            cache: SecretValueCache::new(sources, options.capacity, random.fork()),
+            epochs: Epochs::default(),
+            options,
+            tally: Tally::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            events: broadcast::Sender::new(EVENTS),
+            random: Mutex::new(random),
+            keeper: Keeper::default(),
+        }
+    }
+
+    /// The clock of last use, in whole seconds, so that a hot secret is seldom written to.
+    pub(crate) fn second(&self) -> u64 {
+        self.second_at(self.ticker.now())
+    }
+
+    pub(crate) fn second_at(&self, now: Moment) -> u64 {
+        now.since(self.start).as_secs()
+    }
+
+    pub(crate) fn tell(&self, event: SecretEvent) {
+        // Nobody listening is fine.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn random(&self) -> f64 {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner).f64()
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        self.options.times(self.random())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.cache.end();
+    }
+}
