@@ -31,6 +31,8 @@ impl Shared {
             Scope::Provider(id) => (vec![self.cache.source(id)?], None, "provider"),
             Scope::Keys(id, keys) => (vec![self.cache.source(id)?], Some(keys), "keys"),
         };
+        // First the epoch, then the cells: one that is missed began its first fetch after it.
+        let epoch = self.epochs.open();
         let cells: Vec<Arc<Cell>> = match keys {
             Some(keys) => {
                 let id = &sources[0].id;
@@ -38,7 +40,6 @@ impl Shared {
             }
             None => Vec::new(),
         };
-        let epoch = self.epochs.open();
         let apply = |bounds: &Bounds| match mode {
             Mode::Soft => bounds.invalidate(epoch),
             Mode::Hard => bounds.purge(epoch),
