@@ -1,0 +1,295 @@
+//! `setup`: gets what the tests need beyond cargo. It never touches a toolchain.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Failure, Result, output, run as run_command};
+use crate::workspace::Workspace;
+
+/// The independent OTLP receivers of the live suites.
+const PINS: [&str; 2] = ["oteltap==1.0.0", "rotel==0.0.1a15"];
+
+/// What must be in one folder for a cluster of our own.
+const PG_PROGRAMS: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
+
+/// `cargo xtask setup`.
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
+    let wanted = Wanted::parse(args)?;
+    let mut missing = Vec::new();
+    if wanted.postgres {
+        match postgres() {
+            Ok(dir) => println!("postgres: {}", dir.display()),
+            Err(failure) => missing.push(format!("postgres: {failure}")),
+        }
+    }
+    if wanted.python {
+        match python(workspace) {
+            Ok(python) => println!("python: {}", python.display()),
+            Err(failure) => missing.push(format!("python: {failure}")),
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n       "))) }
+}
+
+/// Makes sure that PostgreSQL's server programs are there, and says in which folder.
+pub(crate) fn postgres() -> Result<PathBuf> {
+    match postgres_step(&Machine::look()) {
+        Step::Ready(dir) => Ok(dir),
+        Step::Tell(message) => Err(Failure::new(message)),
+        Step::Install => {
+            apt_install("postgresql")?;
+            match postgres_step(&Machine::look()) {
+                Step::Ready(dir) => Ok(dir),
+                Step::Tell(message) => Err(Failure::new(message)),
+                Step::Install => {
+                    Err(Failure::new("Debian's package `postgresql` brought no initdb"))
+                }
+            }
+        }
+    }
+}
+
+/// Makes sure that a Python with the pinned packages is there, and says where it is.
+pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
+    let venv = workspace.target.join("python");
+    let python = venv.join("bin/python");
+    let stamp = venv.join("oneiric-pins");
+    if is_current(fs::read_to_string(&stamp).ok().as_deref(), python.is_file()) {
+        return Ok(python);
+    }
+    make_venv(&venv)?;
+    run_command(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+            .args(PINS),
+    )
+    .map_err(|_| {
+        Failure::new(format!("pip could not install {}; it says above why", PINS.join(" and ")))
+    })?;
+    // The stamp comes last: what was interrupted is done again.
+    fs::write(&stamp, pins())
+        .map_err(|error| Failure::new(format!("cannot write {}: {error}", stamp.display())))?;
+    Ok(python)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    postgres: bool,
+    python: bool,
+}
+
+impl Wanted {
+    fn parse(args: &[String]) -> Result<Self> {
+        let list = match args {
+            [] => return Ok(Self { postgres: true, python: true }),
+            [flag, list] if flag == "--only" => list.as_str(),
+            [arg] if arg.starts_with("--only=") => &arg["--only=".len()..],
+            _ => return Err(Failure::usage("setup takes `--only postgres,python` or nothing")),
+        };
+        let mut wanted = Self { postgres: false, python: false };
+        for name in list.split(',') {
+            match name {
+                "postgres" => wanted.postgres = true,
+                "python" => wanted.python = true,
+                _ => {
+                    let message = format!("setup knows `postgres` and `python`, not `{name}`");
+                    return Err(Failure::usage(message));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// What matters about the machine for PostgreSQL.
+#[derive(Debug)]
+struct Machine {
+    programs: Option<PathBuf>,
+    root: bool,
+    apt: bool,
+    /// Whether there is an account that the server can run as when we are root.
+    account: bool,
+}
+
+impl Machine {
+    fn look() -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let on_path: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let debian = debian_versions(Path::new("/usr/lib/postgresql"));
+        Self {
+            programs: first_with(on_path.iter().chain(&debian), &PG_PROGRAMS),
+            root: is_root(),
+            apt: has_apt(),
+            account: output(Command::new("id").args(["-u", "postgres"])).is_some(),
+        }
+    }
+}
+
+/// What is to be done to have PostgreSQL.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Ready(PathBuf),
+    Install,
+    Tell(String),
+}
+
+fn postgres_step(machine: &Machine) -> Step {
+    match &machine.programs {
+        Some(_) if machine.root && !machine.account => Step::Tell(
+            "PostgreSQL refuses to run as root, and there is no account `postgres` to run it as; \
+             make one with `adduser --system --group postgres`"
+                .into(),
+        ),
+        Some(dir) => Step::Ready(dir.clone()),
+        None if machine.root && machine.apt => Step::Install,
+        None => Step::Tell(format!(
+            "there is no folder with {} on PATH or under /usr/lib/postgresql; install the server \
+             of PostgreSQL (Debian: `apt-get install postgresql` as root)",
+            PG_PROGRAMS.join(", ")
+        )),
+    }
+}
+
+/// The first of the folders that has all of the programs.
+fn first_with<'a>(
+    mut folders: impl Iterator<Item = &'a PathBuf>,
+    programs: &[&str],
+) -> Option<PathBuf> {
+    folders.find(|dir| programs.iter().all(|name| dir.join(name).is_file())).cloned()
+}
+
+/// Debian has a folder for each version and puts none of them on PATH. The newest comes first.
+fn debian_versions(base: &Path) -> Vec<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(base)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|(_, bin)| bin).collect()
+}
+
+/// Debian keeps the module that makes environments in a package of its own.
+fn make_venv(venv: &Path) -> Result {
+    let make = || run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv));
+    if make().is_ok() {
+        return Ok(());
+    }
+    if is_root() && has_apt() {
+        apt_install("python3-venv")?;
+        return make();
+    }
+    Err(Failure::new(
+        "there is no python3 that can make an environment; install one with its `venv` module \
+         (Debian: `apt-get install python3-venv` as root)",
+    ))
+}
+
+fn apt_install(package: &str) -> Result {
+    run_command(apt().args(["update", "-qq"]))?;
+    run_command(apt().args(["install", "-qq", "-y", "--no-install-recommends", package]))
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+fn has_apt() -> bool {
+    output(Command::new("apt-get").arg("--version")).is_some()
+}
+
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
+}
+
+/// Whether what an earlier setup left is what this one would make.
+fn is_current(stamp: Option<&str>, python_is_there: bool) -> bool {
+    python_is_there && stamp == Some(pins().as_str())
+}
+
+fn pins() -> String {
+    format!("{}\n", PINS.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { programs: None, root: true, apt: true, account: true }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_set_up() {
+        let parse = |args: &[&str]| {
+            Wanted::parse(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(parse(&[]).unwrap(), Wanted { postgres: true, python: true });
+        let only = Wanted { postgres: false, python: true };
+        assert_eq!(parse(&["--only", "python"]).unwrap(), only);
+        assert_eq!(parse(&["--only=python"]).unwrap(), only);
+        let both = Wanted { postgres: true, python: true };
+        assert_eq!(parse(&["--only", "postgres,python"]).unwrap(), both);
+        for wrong in [&["--only", "redis"][..], &["--only"], &["python"]] {
+            assert_eq!(parse(wrong).unwrap_err().code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn postgres_is_installed_only_where_it_is_missing_and_may_be() {
+        let dir = PathBuf::from("/pg/bin");
+        let there = Machine { programs: Some(dir.clone()), ..machine() };
+        assert_eq!(postgres_step(&there), Step::Ready(dir.clone()));
+        assert_eq!(postgres_step(&machine()), Step::Install);
+        for cannot in [Machine { root: false, ..machine() }, Machine { apt: false, ..machine() }] {
+            let Step::Tell(message) = postgres_step(&cannot) else { panic!("{cannot:?}") };
+            assert!(message.contains("initdb"), "{message}");
+        }
+    }
+
+    #[test]
+    fn root_needs_an_account_to_run_the_server_as() {
+        let dir = PathBuf::from("/pg/bin");
+        let programs = Some(dir.clone());
+        let lonely = Machine { programs: programs.clone(), account: false, ..machine() };
+        let Step::Tell(message) = postgres_step(&lonely) else { panic!("must be told") };
+        assert!(message.contains("account `postgres`"), "{message}");
+        let user = Machine { programs, account: false, root: false, ..machine() };
+        assert_eq!(postgres_step(&user), Step::Ready(dir));
+    }
+
+    #[test]
+    fn the_newest_complete_folder_is_taken() {
+        let base = tempfile::tempdir().unwrap();
+        for version in ["9", "15", "16", "plugins"] {
+            fs::create_dir_all(base.path().join(version).join("bin")).unwrap();
+        }
+        for (version, programs) in
+            [("9", &PG_PROGRAMS[..]), ("15", &PG_PROGRAMS), ("16", &["initdb"])]
+        {
+            for program in programs {
+                fs::write(base.path().join(version).join("bin").join(program), "").unwrap();
+            }
+        }
+        let versions = debian_versions(base.path());
+        assert_eq!(versions.len(), 3);
+        let found = first_with(versions.iter(), &PG_PROGRAMS);
+        assert_eq!(found, Some(base.path().join("15/bin")));
+        assert_eq!(debian_versions(&base.path().join("nowhere")), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn python_is_made_again_unless_the_stamp_has_exactly_the_pins() {
+        assert!(is_current(Some(&pins()), true));
+        assert!(!is_current(Some(&pins()), false), "the interpreter is gone");
+        assert!(!is_current(None, true), "an earlier setup was interrupted");
+        assert!(!is_current(Some("oteltap==0.9.0\nrotel==0.0.1a15\n"), true), "other pins");
+    }
+}
