@@ -1,4 +1,5 @@
 //! The real binary, from the outside.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 mod commands;
 mod otlp;

@@ -34,7 +34,7 @@ impl Receiver {
     /// Starts one that is given its port by `arguments`.
     fn start(
         program: &Path,
-        written: PathBuf,
+        written: &Path,
         arguments: impl Fn(u16, &mut Command),
     ) -> Result<Self, String> {
         // A free port may be taken by somebody else before it is used.
@@ -44,13 +44,13 @@ impl Receiver {
             drop(free);
             let mut command = Command::new(program);
             arguments(port, &mut command);
-            let output = File::create(&written).unwrap();
+            let output = File::create(written).unwrap();
             command.env("PYTHONUNBUFFERED", "1").stdin(Stdio::null());
             command.stdout(output.try_clone().unwrap()).stderr(output);
             let process = command
                 .spawn()
                 .map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
-            let mut receiver = Self { process, port, written: written.clone() };
+            let mut receiver = Self { process, port, written: written.to_owned() };
             let mut listens = false;
             wait_until("the receiver to listen or to end", || {
                 listens = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -60,7 +60,7 @@ impl Receiver {
                 return Ok(receiver);
             }
         }
-        Err(format!("{} does not listen: {}", program.display(), read(&written)))
+        Err(format!("{} does not listen: {}", program.display(), read(written)))
     }
 
     fn received(&self) -> String {
@@ -109,7 +109,7 @@ fn a_rotation_is_one_trace_over_http() {
         let arguments = |port: u16, command: &mut Command| {
             command.args(["--port", &port.to_string()]);
         };
-        Receiver::start(&oteltap, folder.path().join("received"), arguments)
+        Receiver::start(&oteltap, &folder.path().join("received"), arguments)
     });
     let receiver = match started {
         Ok(receiver) => receiver,
@@ -168,7 +168,7 @@ fn a_rotation_is_told_over_grpc() {
             command.args(["--debug-log-verbosity", "detailed"]);
             command.current_dir(folder.path());
         };
-        Receiver::start(&agent, folder.path().join("received"), arguments)
+        Receiver::start(&agent, &folder.path().join("received"), arguments)
     });
     let receiver = match started {
         Ok(receiver) => receiver,
