@@ -11,6 +11,7 @@ mod process;
 mod setup;
 mod test;
 mod rotate;
+mod bench;
 mod tidy;
 mod features;
 mod ci;
@@ -40,7 +41,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> Result,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command {
         name: "setup",
         usage: "[--only postgres,python]",
@@ -58,6 +59,12 @@ const COMMANDS: [Command; 6] = [
         usage: rotate::USAGE,
         about: "rehearse rotations under load; with a provider it is `oneiric secrets rotate`",
         run: rotate::run,
+    },
+    Command {
+        name: "bench",
+        usage: bench::USAGE,
+        about: "measure the cache beside its peers; --quick leaves out the AWS library",
+        run: bench::run,
     },
     Command {
         name: "tidy",
