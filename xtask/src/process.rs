@@ -1,5 +1,6 @@
 //! Running other programs, and how that fails.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,7 +43,18 @@ impl fmt::Display for Failure {
 
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // It told us about our own package. A build script that looks at these variables (ring's does)
+    // would be run again, with all that depends on it, whenever a build by us follows one by hand.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_about_our_package(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn is_about_our_package(variable: &OsStr) -> bool {
+    let name = variable.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// Shows a command and runs it. What it prints goes to stderr: our stdout is for data.
@@ -148,6 +160,16 @@ mod tests {
             Programs([library, binary, "talk"].into_iter().filter_map(program).collect());
         assert_eq!(programs.path("b").unwrap(), Path::new("/t/b"));
         assert!(programs.path("a").unwrap_err().to_string().contains("no program `a`"));
+    }
+
+    #[test]
+    fn cargo_is_not_told_about_our_package() {
+        let command = cargo();
+        let removed =
+            |name: &str| command.get_envs().any(|(key, value)| key == name && value.is_none());
+        // The test runs under cargo, so the variables are there to be removed.
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR"));
+        assert!(!removed("CARGO") && !removed("PATH"));
     }
 
     #[test]
