@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -31,13 +31,15 @@ struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one that is given its port by `arguments`.
+    /// Starts one that is given its port by `arguments` and says `ready` when it has it.
     fn start(
         program: &Path,
         written: &Path,
+        ready: &str,
         arguments: impl Fn(u16, &mut Command),
     ) -> Result<Self, String> {
-        // A free port may be taken by somebody else before it is used.
+        // A free port may be taken by somebody else before it is used, so that who answers there
+        // need not be ours: only its own word counts.
         for _ in 0..5 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             let port = free.local_addr().unwrap().port();
@@ -51,12 +53,12 @@ impl Receiver {
                 .spawn()
                 .map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
             let mut receiver = Self { process, port, written: written.to_owned() };
-            let mut listens = false;
+            let mut has_ended = false;
             wait_until("the receiver to listen or to end", || {
-                listens = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-                listens || receiver.process.try_wait().unwrap().is_some()
+                has_ended = receiver.process.try_wait().unwrap().is_some();
+                has_ended || receiver.received().contains(ready)
             });
-            if listens {
+            if !has_ended {
                 return Ok(receiver);
             }
         }
@@ -109,7 +111,7 @@ fn a_rotation_is_one_trace_over_http() {
         let arguments = |port: u16, command: &mut Command| {
             command.args(["--port", &port.to_string()]);
         };
-        Receiver::start(&oteltap, &folder.path().join("received"), arguments)
+        Receiver::start(&oteltap, &folder.path().join("received"), "Listening for", arguments)
     });
     let receiver = match started {
         Ok(receiver) => receiver,
@@ -168,7 +170,7 @@ fn a_rotation_is_told_over_grpc() {
             command.args(["--debug-log-verbosity", "detailed"]);
             command.current_dir(folder.path());
         };
-        Receiver::start(&agent, &folder.path().join("received"), arguments)
+        Receiver::start(&agent, &folder.path().join("received"), "Starting Rotel", arguments)
     });
     let receiver = match started {
         Ok(receiver) => receiver,
@@ -190,7 +192,7 @@ fn a_collector_that_is_not_there_fails_nothing_and_is_said_once() {
     for protocol in ["http/protobuf", "grpc"] {
         let sandbox = sandbox(nobody, protocol);
         let agent = sandbox.agent(&[]);
-        agent.wait_for("the collector does not take our telemetry");
+        agent.wait_for(r#""signal":"metrics""#);
         std::thread::sleep(Duration::from_millis(300));
         let said = agent.stderr().matches(r#""signal":"metrics""#).count();
         assert_eq!(said, 1, "{}", agent.stderr());
