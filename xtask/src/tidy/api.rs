@@ -142,7 +142,12 @@ fn ident(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+    use crate::process;
+    use crate::tidy::tree::Tree;
+    use crate::workspace::{Package, Workspace};
 
     #[test]
     fn the_face_is_what_the_front_page_brings_out() {
@@ -173,6 +178,37 @@ mod tests {
                 "struct Pair",
             ]
         );
+    }
+
+    #[test]
+    fn fixing_writes_what_is_missing_and_removes_what_is_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = dir.path().join("lib.rs");
+        fs::write(&library, "pub use a::B;\n").unwrap();
+        fs::create_dir_all(dir.path().join(FOLDER)).unwrap();
+        fs::write(dir.path().join(FOLDER).join("gone.txt"), "").unwrap();
+        process::output(Command::new("git").args(["init", "--quiet"]).current_dir(dir.path()));
+        let workspace = Workspace {
+            root: dir.path().to_owned(),
+            target: dir.path().join("target"),
+            packages: vec![Package {
+                name: "a".to_owned(),
+                library: Some(library),
+                features: Vec::new(),
+                uses: Vec::new(),
+            }],
+        };
+        let problems = |fix| {
+            let tree = Tree::load(dir.path()).unwrap();
+            check(&Context { workspace: &workspace, tree, fix }).unwrap()
+        };
+        let before = problems(false);
+        assert_eq!(before.len(), 2, "{before:?}");
+        assert!(before[0].contains("a.txt is not there") && before[1].contains("gone.txt"));
+        assert_eq!(problems(true), Problems::new());
+        assert_eq!(problems(false), Problems::new());
+        let snapshot = fs::read_to_string(dir.path().join(FOLDER).join("a.txt"));
+        assert_eq!(snapshot.unwrap(), "B\n");
     }
 
     #[test]
