@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use oneiric_core::InstanceId;
 use oneiric_core::settings::Settings;
 use oneiric_runtime::admin::{AdminClient, Endpoint, discover, runtime_dir};
+use oneiric_runtime::report::Outcome;
 
 use crate::exit::{self, Exit};
 use crate::failure::{Failure, Result};
-use oneiric_runtime::report::Outcome;
 
 /// An instance that is asked.
 #[derive(Debug)]
