@@ -96,8 +96,10 @@ impl Picture {
 
     /// Draws over what was drawn before.
     fn draw(&mut self) {
-        let width = rustix::termios::tcgetwinsize(io::stderr())
-            .map_or(80, |size| usize::from(size.ws_col).max(20));
+        // Some terminals do not know how wide they are, and say 0.
+        let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+        let width = size.map(|size| usize::from(size.ws_col)).filter(|&width| width > 0);
+        let width = width.unwrap_or(80);
         let lines = self.lines();
         let mut text = String::new();
         if self.drawn > 0 {
