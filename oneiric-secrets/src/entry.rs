@@ -29,6 +29,7 @@ pub(crate) struct Entry {
 /// Until when a fetched value is what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
+    /// When its fetch began.
     pub(crate) fetched: Moment,
     /// From here on a read also asks for the next one, without waiting for it.
     pub(crate) refresh: Moment,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use oneiric_core::telemetry::span;
-use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Result};
+use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Moment, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
@@ -63,6 +63,7 @@ impl Shared {
         let mut tries = 0;
         loop {
             let epoch = self.epochs.now();
+            let began = Began { epoch, at: self.options.clock.now() };
             let call = self.call(&source, &claims, give_up);
             let answers = tokio::select! {
                 answers = call => answers,
@@ -72,7 +73,7 @@ impl Shared {
             let mut again = Vec::new();
             let late = Instant::now() >= give_up;
             for (claim, answer) in claims.into_iter().zip(answers) {
-                match self.judge(&claim.cell, epoch, answer) {
+                match self.judge(&claim.cell, began, answer) {
                     Verdict::Landed(landing) => claim.land(landing),
                     Verdict::Outdated | Verdict::Lagging if late => {
                         let landing = self.fail(&claim.cell, epoch, overtaken(&claim.cell));
@@ -147,7 +148,8 @@ impl Shared {
     }
 
     /// What an answer is worth, by everything that has been said since its fetch began.
-    fn judge(&self, cell: &Arc<Cell>, epoch: u64, answer: Result<Fetched>) -> Verdict {
+    fn judge(&self, cell: &Arc<Cell>, began: Began, answer: Result<Fetched>) -> Verdict {
+        let Began { epoch, at } = began;
         let mut state = cell.state();
         if !cell.is_valid(epoch) && !self.stop.is_cancelled() {
             return Verdict::Outdated;
@@ -158,7 +160,7 @@ impl Shared {
             (Err(error), Some(held))
                 if error.kind() == ErrorKind::NotModified && state.expected.is_none() =>
             {
-                let entry = Arc::new(held.renewed(epoch, self.times()));
+                let entry = Arc::new(held.renewed(epoch, self.times(at)));
                 let (landing, _) = settle(cell, &mut state, entry);
                 return Verdict::Landed(landing);
             }
@@ -198,7 +200,7 @@ impl Shared {
         }
         let changed = held.is_none_or(|held| held.version != fetched.version);
         let version = fetched.version.clone();
-        let entry = Arc::new(Entry::new(fetched, epoch, self.times()));
+        let entry = Arc::new(Entry::new(fetched, epoch, self.times(at)));
         let (landing, first) = settle(cell, &mut state, entry);
         drop(state);
         if first {
@@ -236,6 +238,13 @@ impl Shared {
         let bound = PAUSE.saturating_mul(1 << times.min(12)).min(LONGEST_PAUSE);
         PAUSE.max(bound.mul_f64(self.random()))
     }
+}
+
+/// When a fetch began. A value is as old as its fetch, however long the answer was on its way.
+#[derive(Clone, Copy)]
+struct Began {
+    epoch: u64,
+    at: Moment,
 }
 
 /// The duty to land the flight of one secret.

@@ -53,10 +53,9 @@ impl ResolverOptions {
         Verify { allow_empty: self.allow_empty, allow_placeholders: self.allow_placeholders }
     }
 
-    /// The times of a value that is fetched now. Each value gets its own jitter, so that what was
-    /// fetched together does not expire together.
-    pub(crate) fn times(&self, jitter: f64) -> Times {
-        let fetched: Moment = self.clock.now();
+    /// The times of a value whose fetch began at this moment. Each value gets its own jitter, so
+    /// that what was fetched together does not expire together.
+    pub(crate) fn times(&self, fetched: Moment, jitter: f64) -> Times {
         let fresh = self.ttl.mul_f64(1.0 - 0.1 * jitter);
         let fresh_until = fetched.after(fresh);
         let followed_until = fresh_until.after(self.stale_if_error);

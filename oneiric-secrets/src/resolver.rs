@@ -212,11 +212,12 @@ impl Resolver {
         version: Version,
     ) -> Result<()> {
         let cell = self.shared.cache.cell(&SecretRef::new(provider.clone(), key.clone()))?;
-        let held = cell.entry();
         let mut state = cell.state();
+        let held = cell.entry();
         let expected = state.expected.as_ref().map(|expected| &expected.version);
         let mut known = expected.into_iter().chain(held.iter().map(|held| &held.version));
-        if !known.any(|known| version.is_older_than(known)) {
+        // Said before, or of no use any more.
+        if !known.any(|known| version == *known || version.is_older_than(known)) {
             state.expected = Some(Expected { version, epoch: self.shared.epochs.now() });
         }
         Ok(())

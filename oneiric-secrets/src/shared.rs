@@ -86,8 +86,8 @@ impl Shared {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).f64()
     }
 
-    pub(crate) fn times(&self) -> Times {
-        self.options.times(self.random())
+    pub(crate) fn times(&self, fetched: Moment) -> Times {
+        self.options.times(fetched, self.random())
     }
 }
 
