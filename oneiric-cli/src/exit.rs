@@ -34,8 +34,7 @@ impl From<Outcome> for Exit {
             Outcome::NotDrained => Self::NOT_DRAINED,
             Outcome::Conflict => Self::CONFLICT,
             Outcome::Unreached => Self::UNREACHED,
-            // An outcome that this program has no word for is one that it cannot vouch for.
-            _ => Self::AMBIGUOUS,
+            Outcome::Ambiguous => Self::AMBIGUOUS,
         }
     }
 }
@@ -57,7 +56,9 @@ pub(crate) fn remedy(outcome: Outcome) -> Option<&'static str> {
             "start `oneiric agent`, or name an endpoint with --target; whoever was not reached \
              serves the old secrets on",
         ),
-        _ => Some("look at `oneiric status` for what each instance serves before you rotate again"),
+        Outcome::Ambiguous => {
+            Some("look at `oneiric status` for what each instance serves before you rotate again")
+        }
     }
 }
 

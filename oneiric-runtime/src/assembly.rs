@@ -148,8 +148,8 @@ fn runtime_options(settings: &Settings) -> RuntimeOptions {
     options
 }
 
-/// A name that is this process's alone: host and process id.
-fn default_instance() -> InstanceId {
+/// The name of an instance that was given none: host and process id, this process's alone.
+pub fn default_instance() -> InstanceId {
     let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     let host: String = host
         .chars()

@@ -19,5 +19,5 @@ pub mod admin;
 mod assembly;
 mod tally;
 
-pub use assembly::{AdapterFactory, Assembly, ProviderFactory, Registry};
+pub use assembly::{AdapterFactory, Assembly, ProviderFactory, Registry, default_instance};
 pub use runtime::{RotateRequest, Runtime, RuntimeOptions, RuntimeTask, new_rotation_id};

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 /// How a rotation ended. The command line has an exit code for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Outcome {
     /// Every adapter serves the new secrets, or held them already, and no old generation is left.
     Done,
@@ -28,6 +27,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// A stable token, the same as in `--json`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::NotDrained => "not_drained",
+            Self::Conflict => "conflict",
+            Self::Ambiguous => "ambiguous",
+            Self::Unreached => "unreached",
+        }
+    }
+
     /// The outcome of a whole out of its parts: the one that needs the most attention.
     #[must_use]
     pub fn worst(self, other: Self) -> Self {
@@ -192,4 +204,24 @@ pub struct HeldVersion {
 
 fn is_zero(number: &usize) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_those_of_the_wire() {
+        for outcome in [
+            Outcome::Done,
+            Outcome::Failed,
+            Outcome::RolledBack,
+            Outcome::NotDrained,
+            Outcome::Conflict,
+            Outcome::Ambiguous,
+            Outcome::Unreached,
+        ] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.token());
+        }
+    }
 }

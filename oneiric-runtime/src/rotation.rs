@@ -89,7 +89,7 @@ impl Rotation {
         let mut report = self.carry_out().instrument(span.clone()).await;
         drop(running);
         report.duration_ms = millis(started.elapsed());
-        span.record("outcome", tracing::field::debug(report.outcome));
+        span.record("outcome", report.outcome.token());
         span.in_scope(|| self.conclude(&report));
         for progress in &self.progress {
             // Whoever asked may have gone.
@@ -403,7 +403,7 @@ impl Rotation {
                 event = event::ROTATION_FAILED,
                 rotation = %self.id,
                 adapters,
-                outcome = ?report.outcome,
+                outcome = report.outcome.token(),
                 error = report.error.as_deref(),
                 "a rotation did not complete"
             ),

@@ -1,6 +1,5 @@
 //! What the resolver counts. Reads only touch atomics; the collector asks for the sums.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,16 +12,18 @@ use opentelemetry::{KeyValue, global};
 const CALL_BOUNDS: [f64; 12] =
     [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
+/// The sums of all resolvers of the process. They outlive each, so that the last export has them.
+static SUMS: Sums = Sums { hits: Sharded::new(), misses: Sharded::new(), stale: Sharded::new() };
+
 #[derive(Debug)]
 pub(crate) struct Tally {
-    sums: Arc<Sums>,
     invalidations: Counter<u64>,
     upstream_calls: Counter<u64>,
     fetch_duration: Histogram<f64>,
     age: Gauge<f64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sums {
     hits: Sharded,
     misses: Sharded,
@@ -30,11 +31,11 @@ struct Sums {
 }
 
 /// A counter that threads do not fight for: each adds on a cache line of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sharded([Lane; LANES]);
 
 /// Two cache lines, since processors fetch them in pairs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct Lane(AtomicU64);
 
@@ -42,6 +43,10 @@ struct Lane(AtomicU64);
 const LANES: usize = 16;
 
 impl Sharded {
+    const fn new() -> Self {
+        Self([const { Lane(AtomicU64::new(0)) }; LANES])
+    }
+
     fn add_one(&self) {
         thread_local! {
             static OWN: usize = {
@@ -61,24 +66,17 @@ impl Tally {
     /// Instruments of the global meter provider, which the embedder installs first.
     pub(crate) fn new() -> Self {
         let meter = global::meter(SCOPE);
-        let sums = Arc::<Sums>::default();
-        let observe = |name: &'static str, what: &'static str, of: fn(&Sums) -> &Sharded| {
-            let sums = Arc::downgrade(&sums);
+        let observe = |name: &'static str, what: &'static str, of: &'static Sharded| {
             meter
                 .u64_observable_counter(name)
                 .with_description(what)
-                .with_callback(move |observer| {
-                    if let Some(sums) = sums.upgrade() {
-                        observer.observe(of(&sums).sum(), &[]);
-                    }
-                })
+                .with_callback(move |observer| observer.observe(of.sum(), &[]))
                 .build();
         };
-        observe(metric::CACHE_HITS, "Reads answered from the cache", |sums| &sums.hits);
-        observe(metric::CACHE_MISSES, "Reads that waited for the provider", |sums| &sums.misses);
-        observe(metric::STALE_SERVED, "Answers from beyond their time to live", |sums| &sums.stale);
+        observe(metric::CACHE_HITS, "Reads answered from the cache", &SUMS.hits);
+        observe(metric::CACHE_MISSES, "Reads that waited for the provider", &SUMS.misses);
+        observe(metric::STALE_SERVED, "Answers from beyond their time to live", &SUMS.stale);
         Self {
-            sums,
             invalidations: meter
                 .u64_counter(metric::INVALIDATE_TOTAL)
                 .with_description("Calls of invalidate_secrets")
@@ -102,15 +100,15 @@ impl Tally {
     }
 
     pub(crate) fn hit(&self) {
-        self.sums.hits.add_one();
+        SUMS.hits.add_one();
     }
 
     pub(crate) fn miss(&self) {
-        self.sums.misses.add_one();
+        SUMS.misses.add_one();
     }
 
     pub(crate) fn stale(&self) {
-        self.sums.stale.add_one();
+        SUMS.stale.add_one();
     }
 
     pub(crate) fn invalidated(&self, mode: &'static str, scope: &'static str) {

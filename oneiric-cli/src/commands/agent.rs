@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use oneiric_core::{InstanceId, LifecycleHook};
-use oneiric_runtime::{Assembly, Runtime};
+use oneiric_core::LifecycleHook;
+use oneiric_core::settings::Settings;
+use oneiric_runtime::{Assembly, Runtime, default_instance};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -16,23 +17,16 @@ use crate::telemetry::Telemetry;
 
 pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;
-    let instance = settings.agent.instance.get_or_insert_with(own_name).clone();
+    let instance = settings.agent.instance.get_or_insert_with(default_instance).clone();
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
-    let assembly = Assembly::from_settings(&settings, &registry());
-    // Its sums are asked for once more at the end, and live no longer than it does.
-    let counted = assembly.as_ref().ok().map(|assembly| assembly.resolver.clone());
-    let ended = match assembly {
-        Ok(assembly) => serve(assembly).await,
-        Err(error) => Err(error.into()),
-    };
+    let ended = serve(&settings).await;
     telemetry.finish().await;
-    drop(counted);
     ended
 }
 
-async fn serve(assembly: Assembly) -> Result<Exit> {
+async fn serve(settings: &Settings) -> Result<Exit> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::FAILED, error))?;
-    let Assembly { resolver, options, adapters } = assembly;
+    let Assembly { resolver, options, adapters } = Assembly::from_settings(settings, &registry())?;
     let (runtime, task) = options.build(resolver)?;
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(task.run(shutdown.clone()));
@@ -91,14 +85,4 @@ impl Signals {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
         }
     }
-}
-
-/// A name that is this process's alone: host and process id. Telemetry needs it before there is
-/// a runtime.
-fn own_name() -> InstanceId {
-    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let host: String = host.chars().take(40).map(|c| if allowed(c) { c } else { '-' }).collect();
-    let name = format!("{}-{}", host.trim_matches('-'), std::process::id());
-    name.trim_start_matches('-').parse().expect("what is left is a valid instance id")
 }
