@@ -2,16 +2,18 @@
 //! that may be running for it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use oneiric_core::{Error, Moment, ProviderId, Result, SecretKey, SecretProvider, Version};
 use tokio::sync::watch;
 
+use crate::courtesy::Courtesy;
 use crate::entry::{Entry, EntryGuard};
 use crate::epoch::Bounds;
 use crate::handle::Follower;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A configured provider, and what has been said about all of its secrets.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Source {
     pub(crate) home: u64,
     pub(crate) id: ProviderId,
     pub(crate) provider: Arc<dyn SecretProvider>,
+    pub(crate) courtesy: Courtesy,
     pub(crate) bounds: Bounds,
 }
 

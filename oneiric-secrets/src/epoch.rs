@@ -6,7 +6,7 @@
 //! invalidation can never be taken for a fresh one after it, however late it arrives (the lease
 //! of "Scaling Memcache at Facebook", NSDI 2013, without the token).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The counter of a resolver.
 #[derive(Debug, Default)]

@@ -133,7 +133,7 @@ impl Follower {
         Ok(Arc::new(Self {
             reference,
             current: Arc::new(ArcSwapOption::new(Some(Arc::new(current)))),
-            serial: watch::Sender::new(0),
+            serial: watch::channel(0).0,
         }))
     }
 

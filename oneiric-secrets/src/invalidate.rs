@@ -31,6 +31,7 @@ impl Shared {
             Scope::Provider(id) => (vec![self.cache.source(id)?], None, "provider"),
             Scope::Keys(id, keys) => (vec![self.cache.source(id)?], Some(keys), "keys"),
         };
+        let saying = self.saying();
         // First the epoch, then the cells: one that is missed began its first fetch after it.
         let epoch = self.epochs.open();
         let cells: Vec<Arc<Cell>> = match keys {
@@ -52,6 +53,7 @@ impl Shared {
             Some(_) => cells.iter().for_each(|cell| apply(&cell.bounds)),
             None => sources.iter().for_each(|source| apply(&source.bounds)),
         }
+        drop(saying);
         if mode == Mode::Hard {
             match keys {
                 Some(_) => cells.iter().for_each(|cell| cell.wipe()),

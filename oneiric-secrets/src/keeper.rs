@@ -1,7 +1,7 @@
 //! The keeper: the one background task of a resolver, which keeps what handles follow fresh.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use oneiric_core::ProviderId;
@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::cell::Cell;
 use crate::shared::Shared;
+use crate::sync::{Mutex, PoisonError};
 
 /// How often what handles follow is looked at.
 const KEEPER_INTERVAL: Duration = Duration::from_secs(1);

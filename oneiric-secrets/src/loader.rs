@@ -30,11 +30,18 @@ impl Shared {
     /// Joins the flights of these secrets, which are of one provider, and starts one flight for
     /// all that have none.
     pub(crate) fn board(self: &Arc<Self>, cells: &[Arc<Cell>]) -> Vec<Flight> {
+        let now = self.options.clock.now();
         let mut claims = Vec::new();
         let flights = cells
             .iter()
             .map(|cell| {
                 let mut state = cell.state();
+                // What landed since the caller looked needs no other flight.
+                if state.flight.is_none()
+                    && let Some(entry) = cell.hit(now).and_then(|entry| Option::clone(&entry))
+                {
+                    return watch::channel(Some(Ok(entry))).1;
+                }
                 let flight = state.flight.get_or_insert_with(|| {
                     let (landing, flight) = watch::channel(None);
                     claims.push(Claim { cell: Arc::clone(cell), landing });
@@ -108,6 +115,16 @@ impl Shared {
         claims: &[Claim],
         give_up: Instant,
     ) -> Vec<Result<Fetched>> {
+        let all = |kind, what: &str| -> Vec<Result<Fetched>> {
+            let error = Error::new(kind, format!("the provider `{}` {what}", source.id));
+            claims.iter().map(|_| Err(error.clone())).collect()
+        };
+        let Ok(_turn) = timeout_at(give_up, source.courtesy.admit()).await else {
+            return all(
+                ErrorKind::DeadlineExceeded,
+                "was not asked in time: its limits are reached",
+            );
+        };
         let requests: Vec<_> = claims.iter().map(|claim| claim.request(give_up)).collect();
         let started = Instant::now();
         let span = tracing::info_span!(
@@ -125,10 +142,6 @@ impl Shared {
         } else {
             let call = AssertUnwindSafe(source.provider.fetch_many(&requests)).catch_unwind();
             ("fetch_many", timeout_at(give_up, call.instrument(span.clone())).await)
-        };
-        let all = |kind, what: &str| -> Vec<Result<Fetched>> {
-            let error = Error::new(kind, format!("the provider `{}` {what}", source.id));
-            requests.iter().map(|_| Err(error.clone())).collect()
         };
         let answers = match outcome {
             Ok(Ok(answers)) if answers.len() == requests.len() => answers,

@@ -19,6 +19,11 @@ pub struct ResolverOptions {
     pub negative_ttl: Duration,
     /// How long one fetch may take, repeated tries included.
     pub fetch_timeout: Duration,
+    /// How many calls of one provider may run at a time.
+    pub calls_at_once: usize,
+    /// How many calls of one provider are made a second in the long run; a second's worth of them
+    /// may be made at once.
+    pub calls_a_second: u32,
     /// How many secrets are held at most. What a handle or an adapter follows is never evicted
     /// and may go beyond it.
     pub capacity: usize,
@@ -39,6 +44,8 @@ impl Default for ResolverOptions {
             stale_if_error: Duration::from_secs(3600),
             negative_ttl: Duration::from_secs(5),
             fetch_timeout: Duration::from_secs(10),
+            calls_at_once: 32,
+            calls_a_second: 500,
             capacity: 100_000,
             allow_empty: false,
             allow_placeholders: false,

@@ -139,6 +139,7 @@ impl Resolver {
                 Consistency::Moved => {}
                 // The cache holds two moments of one store: read these anew, together.
                 Consistency::Mixed(cells) => {
+                    let _saying = self.shared.saying();
                     let epoch = self.shared.epochs.open();
                     cells.iter().for_each(|cell| cell.bounds.invalidate(epoch));
                 }

@@ -24,6 +24,7 @@ impl Shared {
     /// looked at a second time: if none was invalidated or replaced since the first look, all of
     /// them stood together in between.
     pub(crate) fn consistency(&self, answers: &[Answer]) -> Consistency {
+        let _saying = self.saying();
         for answer in answers {
             let still = answer.cell.entry().is_some_and(|entry| Arc::ptr_eq(&entry, &answer.entry));
             if !still && self.options.ttl > Duration::ZERO {

@@ -1,8 +1,8 @@
 //! What all clones of a resolver share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use oneiric_core::{Moment, ProviderId, SecretProvider};
 use tokio::sync::broadcast;
@@ -11,11 +11,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::cache::SecretValueCache;
 use crate::cell::Source;
+use crate::courtesy::Courtesy;
 use crate::entry::Times;
 use crate::epoch::{Bounds, Epochs};
 use crate::event::SecretEvent;
 use crate::keeper::Keeper;
 use crate::options::ResolverOptions;
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::tally::Tally;
 use crate::ticker::Ticker;
 
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     start: Moment,
     pub(crate) cache: SecretValueCache,
     pub(crate) epochs: Epochs,
+    saying: Mutex<()>,
     pub(crate) options: ResolverOptions,
     pub(crate) tally: Tally,
     pub(crate) tasks: TaskTracker,
@@ -47,7 +50,9 @@ impl Shared {
         static HOMES: AtomicU64 = AtomicU64::new(0);
         let home = HOMES.fetch_add(1, Ordering::Relaxed);
         let source = |(id, provider): (ProviderId, _)| {
-            (id.clone(), Arc::new(Source { home, id, provider, bounds: Bounds::default() }))
+            let courtesy = Courtesy::new(options.calls_at_once, options.calls_a_second);
+            let bounds = Bounds::default();
+            (id.clone(), Arc::new(Source { home, id, provider, courtesy, bounds }))
         };
         let sources: BTreeMap<_, _> = providers.into_iter().map(source).collect();
         let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
@@ -58,6 +63,7 @@ impl Shared {
             ticker,
             cache: SecretValueCache::new(sources, options.capacity, random.fork()),
             epochs: Epochs::default(),
+            saying: Mutex::default(),
             options,
             tally: Tally::new(),
             tasks: TaskTracker::new(),
@@ -66,6 +72,12 @@ impl Shared {
             random: Mutex::new(random),
             keeper: Keeper::default(),
         }
+    }
+
+    /// Held while an invalidation is said of one secret after the other, and while a set is looked
+    /// at, so that a set is from before all of it or from after all of it.
+    pub(crate) fn saying(&self) -> MutexGuard<'_, ()> {
+        self.saying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The clock of last use, in whole seconds, so that a hot secret is seldom written to.

@@ -18,8 +18,11 @@ struct Rig {
 }
 
 fn rig() -> Rig {
+    rig_with(ResolverOptions::default())
+}
+
+fn rig_with(mut options: ResolverOptions) -> Rig {
     let (store, clock) = (MemoryProvider::new(), Clock::held());
-    let mut options = ResolverOptions::default();
     options.clock = clock.clone();
     options.seed = Some(1);
     let providers = [("mem".parse().unwrap(), Arc::clone(&store) as _)];
@@ -322,7 +325,9 @@ async fn p6_only_absence_is_cached_negatively() {
 
 #[tokio::test]
 async fn p6_negative_answers_are_bounded_in_number() {
-    let rig = rig();
+    let mut options = ResolverOptions::default();
+    options.calls_a_second = u32::MAX;
+    let rig = rig_with(options);
     for n in 0..3_000 {
         assert_eq!(rig.refused(&format!("k{n}")).await, ErrorKind::NotFound);
     }
@@ -388,12 +393,47 @@ async fn p2_a_thousand_invalidations_at_once_cause_at_most_two_fetches() {
     assert!(rig.store.fetches() - before <= 2, "{}", rig.store.fetches() - before);
 }
 
+#[tokio::test(start_paused = true)]
+async fn p10_a_cold_start_is_no_herd() {
+    let mut options = ResolverOptions::default();
+    options.calls_a_second = 100;
+    let rig = rig_with(options);
+    rig.store.latency(FETCH);
+    for n in 0..400 {
+        rig.store.put(&format!("k{n}"), "v");
+    }
+    let started = Instant::now();
+    let readers: Vec<_> = (0..400).map(|n| rig.get_later(&format!("k{n}"))).collect();
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), "v");
+    }
+    // 100 may be made at once, and then it is 100 a second; 32 at a time would allow 320 a second.
+    let took = started.elapsed().as_millis();
+    assert!((2900..=4500).contains(&took), "{took} ms");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_a_throttled_secret_is_left_alone_for_as_long_as_the_provider_said() {
+    let rig = rig();
+    rig.store.put("a", "v");
+    let retry_after = Some(Duration::from_secs(20));
+    rig.store.fail(Some(ErrorKind::Throttled { retry_after }));
+    for _ in 0..10 {
+        assert_eq!(rig.refused("a").await, ErrorKind::Throttled { retry_after });
+    }
+    assert_eq!(rig.store.fetches(), 1);
+    rig.store.fail(None);
+    rig.clock.advance(Duration::from_secs(21));
+    assert_eq!(rig.get("a").await, "v");
+}
+
 #[tokio::test]
 async fn a_secret_in_use_is_not_evicted_before_one_that_is_not() {
     let (store, clock) = (MemoryProvider::new(), Clock::held());
     let mut options = ResolverOptions::default();
     options.clock = clock.clone();
     options.capacity = 64;
+    options.calls_a_second = u32::MAX;
     options.seed = Some(7);
     let resolver = Resolver::new([("mem".parse().unwrap(), Arc::clone(&store) as _)], options);
     for key in ["hot", "followed"] {

@@ -26,6 +26,8 @@ fn rig_over(store: Arc<MemoryProvider>) -> Rig {
     let clock = Clock::held();
     let mut options = ResolverOptions::default();
     options.clock = clock.clone();
+    // Here the store is rotated as fast as it goes.
+    options.calls_a_second = u32::MAX;
     let providers = [("mem".parse().unwrap(), Arc::clone(&store) as _)];
     Rig { resolver: Resolver::new(providers, options), store, clock }
 }
