@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::id::AdapterId;
@@ -72,7 +73,6 @@ pub trait Retired: Send {
 }
 
 /// How an old generation ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
     /// In which way.
@@ -81,22 +81,24 @@ pub struct DrainReport {
     pub in_flight: usize,
     /// What went wrong while it was released, if anything did. The new generation is unaffected.
     pub error: Option<String>,
+    later: Option<BoxFuture<'static, ()>>,
 }
 
 impl DrainReport {
     /// Every user was done in time.
     pub fn drained() -> Self {
-        Self { outcome: DrainOutcome::Drained, in_flight: 0, error: None }
+        Self { outcome: DrainOutcome::Drained, in_flight: 0, error: None, later: None }
     }
 
     /// This many users were cut off at the deadline.
     pub fn forced(in_flight: usize) -> Self {
-        Self { outcome: DrainOutcome::Forced, in_flight, error: None }
+        Self { outcome: DrainOutcome::Forced, in_flight, error: None, later: None }
     }
 
-    /// This many users still hold the old generation and cannot be cut off.
+    /// This many users still hold the old generation and cannot be cut off. Until it is known
+    /// to have ended (see [`ended_by`](Self::ended_by)) no rotation of its adapter is called done.
     pub fn leaked(in_flight: usize) -> Self {
-        Self { outcome: DrainOutcome::Leaked, in_flight, error: None }
+        Self { outcome: DrainOutcome::Leaked, in_flight, error: None, later: None }
     }
 
     /// The same, with what went wrong.
@@ -105,7 +107,41 @@ impl DrainReport {
         self.error = Some(error.into());
         self
     }
+
+    /// The same for what leaked, with a future that resolves when it has ended after all. It may
+    /// work towards that end; it is dropped when the runtime shuts down. Without one a leak is
+    /// believed until the adapter's next generation has been drained.
+    #[must_use]
+    pub fn ended_by(mut self, later: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.later = Some(Box::pin(later));
+        self
+    }
+
+    /// Takes the future that tells of the late end, if there is one.
+    pub fn take_later(&mut self) -> Option<BoxFuture<'static, ()>> {
+        self.later.take()
+    }
 }
+
+impl fmt::Debug for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainReport")
+            .field("outcome", &self.outcome)
+            .field("in_flight", &self.in_flight)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is reported is compared, not what may come later.
+impl PartialEq for DrainReport {
+    fn eq(&self, other: &Self) -> bool {
+        (self.outcome, self.in_flight, &self.error)
+            == (other.outcome, other.in_flight, &other.error)
+    }
+}
+
+impl Eq for DrainReport {}
 
 /// The ways in which an old generation ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -270,15 +270,27 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
             }
         };
         // Closing may have made the rest of the users end; give them a moment to let go.
-        let ended = in_time || (closed && timeout(RELEASE_GRACE, ended).await.is_ok());
-        match (closed, ended) {
-            (true, true) if in_time => DrainReport::drained(),
-            (true, true) if self.close.is_some() => DrainReport::forced(in_flight),
-            (true, true) => DrainReport::drained(),
-            (true, false) => DrainReport::leaked(self.users.strong_count()),
-            (false, _) => DrainReport::leaked(self.users.strong_count().max(1))
-                .with_error("closing the old generation did not end; something of it is in use"),
+        let let_go = in_time || (closed && timeout(RELEASE_GRACE, &mut ended).await.is_ok());
+        if closed && let_go {
+            let forced = !in_time && self.close.is_some();
+            return if forced { DrainReport::forced(in_flight) } else { DrainReport::drained() };
         }
+        let report = if closed {
+            DrainReport::leaked(self.users.strong_count())
+        } else {
+            DrainReport::leaked(self.users.strong_count().max(1))
+                .with_error("closing the old generation did not end; something of it is in use")
+        };
+        let (value, close) = (self.value, self.close);
+        report.ended_by(async move {
+            if !let_go {
+                // However it ends, the last guard is gone.
+                let _ = ended.await;
+            }
+            if let Some(close) = close.filter(|_| !closed) {
+                close(value).await;
+            }
+        })
     }
 }
 

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use oneiric_core::{
     AdapterId, Error, ErrorKind, LifecycleHook, ProviderId, Result, SecretKey, SecretRef,
     SecretSet, Version,
 };
 use oneiric_secrets::{Handle, Mode, Resolver, Scope, SecretEvent};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,7 @@ use tracing::Instrument;
 
 use crate::gate::{Ask, Gate, JobId, Reach};
 use crate::report::{AdapterStatus, HeldVersion, InstanceReport, Outcome, Progress};
-use crate::rotation::{Adopted, Rotation, Target};
+use crate::rotation::{Adopted, Leak, Old, Rotation, Target};
 use crate::runtime::{RotateRequest, RuntimeOptions, new_rotation_id};
 use crate::tally::Tally;
 
@@ -52,8 +54,10 @@ pub(crate) enum Event {
     Adopted(Vec<Adopted>),
     /// The adapters of a job are free for the next.
     Released { job: JobId },
-    /// An old generation has ended.
-    Drained { adapter: AdapterId },
+    /// An old generation has ended, or its time has.
+    Drained { adapter: AdapterId, leak: Option<Leak> },
+    /// One that had leaked has ended after all.
+    EndedAfterAll { adapter: AdapterId, leak: u64 },
     /// A job is over.
     Ended { job: JobId, ask: Ask, report: InstanceReport },
     /// Somebody wants to know how things stand.
@@ -83,6 +87,7 @@ pub(crate) struct LifecycleManager {
     jobs: JoinSet<()>,
     /// Retries that wait for their time.
     timers: JoinSet<()>,
+    last_leak: u64,
     tally: Arc<Tally>,
 }
 
@@ -92,11 +97,23 @@ struct Slot {
     generation: u64,
     current: Option<SecretSet>,
     draining: usize,
+    /// Old generations that were still held at their deadline, each with the reason.
+    leaks: Vec<Known>,
+    /// The same two, in numbers, for rotations to wait for.
+    old: watch::Sender<Old>,
     /// Why its last rotation failed, and how often it has in a row.
     error: Option<String>,
     failures: u32,
     /// Keep its secrets fresh, and tell of their changes.
     handles: Vec<Handle>,
+}
+
+/// A leak that is known of.
+struct Known {
+    id: u64,
+    error: String,
+    /// Whether it tells of its own end.
+    tells: bool,
 }
 
 /// Who waits for a job.
@@ -130,6 +147,7 @@ impl LifecycleManager {
             unsettled: Vec::new(),
             jobs: JoinSet::new(),
             timers: JoinSet::new(),
+            last_leak: 0,
             tally: Arc::new(Tally::new()),
         }
     }
@@ -223,9 +241,11 @@ impl LifecycleManager {
             }
             Event::Adopted(adopted) => adopted.into_iter().for_each(|adopted| self.adopt(adopted)),
             Event::Released { job } => self.gate.leave(job),
-            Event::Drained { adapter } => {
+            Event::Drained { adapter, leak } => self.drained(adapter, leak),
+            Event::EndedAfterAll { adapter, leak } => {
                 if let Some(slot) = self.slots.get_mut(&adapter) {
-                    slot.draining = slot.draining.saturating_sub(1);
+                    slot.leaks.retain(|known| known.id != leak);
+                    slot.show_old();
                 }
             }
             Event::Ended { job, ask, report } => {
@@ -327,6 +347,7 @@ impl LifecycleManager {
                 hook: Arc::clone(&slot.hook),
                 generation: slot.generation,
                 current: slot.current.clone(),
+                old: slot.old.subscribe(),
             })
             .collect()
     }
@@ -337,11 +358,37 @@ impl LifecycleManager {
         slot.generation = adopted.generation;
         slot.current = Some(adopted.secrets);
         slot.draining += usize::from(adopted.drains);
+        slot.show_old();
         slot.error = None;
         slot.failures = 0;
         if first && !self.options.watch_interval.is_zero() {
             self.follow(&adopted.adapter);
         }
+    }
+
+    /// Notes the end of a drain. What has leaked stands in the way of "done" until it is known to
+    /// have ended; where the adapter cannot tell, until its next generation was drained.
+    fn drained(&mut self, adapter: AdapterId, leak: Option<Leak>) {
+        let Some(slot) = self.slots.get_mut(&adapter) else { return };
+        slot.draining = slot.draining.saturating_sub(1);
+        match leak {
+            None => slot.leaks.retain(|known| known.tells),
+            Some(Leak { error, later }) => {
+                self.last_leak += 1;
+                let leak = self.last_leak;
+                slot.leaks.push(Known { id: leak, error, tells: later.is_some() });
+                if let Some(later) = later {
+                    let back = self.back.clone();
+                    self.timers.spawn(async move {
+                        // A panic in it is as good as never.
+                        if AssertUnwindSafe(later).catch_unwind().await.is_ok() {
+                            let _ = back.send(Event::EndedAfterAll { adapter, leak });
+                        }
+                    });
+                }
+            }
+        }
+        slot.show_old();
     }
 
     /// Keeps the adapter's secrets fresh, and hears of their changes.
@@ -449,8 +496,23 @@ impl fmt::Debug for LifecycleManager {
 
 impl Slot {
     fn new(hook: Arc<dyn LifecycleHook>) -> Self {
-        let (generation, current, draining, error) = (0, None, 0, None);
-        Self { hook, generation, current, draining, error, failures: 0, handles: Vec::new() }
+        Self {
+            hook,
+            generation: 0,
+            current: None,
+            draining: 0,
+            leaks: Vec::new(),
+            old: watch::Sender::new(Old::default()),
+            error: None,
+            failures: 0,
+            handles: Vec::new(),
+        }
+    }
+
+    fn show_old(&self) {
+        let telling = self.leaks.iter().filter(|known| known.tells).count();
+        let (draining, leaked) = (self.draining, self.leaks.len());
+        self.old.send_replace(Old { draining, leaked, telling });
     }
 
     /// Whether a rotation for this ask is about this adapter. One without a first generation is
@@ -481,14 +543,17 @@ impl Slot {
         AdapterStatus {
             adapter: id.clone(),
             generation: self.generation,
-            draining: self.draining,
+            draining: self.draining + self.leaks.len(),
             versions: versions
                 .map(|(reference, version)| HeldVersion {
                     reference: reference.to_string(),
                     version: version.to_string(),
                 })
                 .collect(),
-            error: self.error.clone(),
+            error: self
+                .error
+                .clone()
+                .or_else(|| self.leaks.last().map(|known| known.error.clone())),
         }
     }
 }

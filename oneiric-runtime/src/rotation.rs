@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use oneiric_core::telemetry::{event, span};
 use oneiric_core::{
     AdapterId, DrainOutcome, DrainReport, HookError, InstanceId, LifecycleHook, Prepared, Retired,
     RotationId, SecretRef, SecretSet,
 };
 use oneiric_secrets::{Resolver, Scope};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use crate::gate::{Ask, JobId};
@@ -47,6 +48,19 @@ pub(crate) struct Target {
     pub(crate) generation: u64,
     /// What it serves; `None` before its first generation.
     pub(crate) current: Option<SecretSet>,
+    /// How it stands with its old generations.
+    pub(crate) old: watch::Receiver<Old>,
+}
+
+/// How many old generations of an adapter have not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Old {
+    /// They are draining.
+    pub(crate) draining: usize,
+    /// They were still held at their deadline, and are not known to have ended since.
+    pub(crate) leaked: usize,
+    /// Those of them that will tell of their own end.
+    pub(crate) telling: usize,
 }
 
 /// An adapter that stands on other ground than before.
@@ -71,6 +85,7 @@ struct Ready {
 struct Replaced {
     report: AdapterReport,
     retired: Box<dyn Retired>,
+    old: watch::Receiver<Old>,
 }
 
 impl Rotation {
@@ -124,19 +139,14 @@ impl Rotation {
             secrets: secrets.clone(),
             drains: false,
         }));
-        for (target, _) in &unchanged {
-            let unchanged = adapter_report(target, AdapterOutcome::Unchanged, target.generation);
-            self.tell(&Progress::Adapter(unchanged.clone()));
-            report.adapters.push(unchanged);
-        }
-        if changed.is_empty() {
-            return report;
-        }
-
         match self.prepare_all(changed).await {
             Ok(ready) => {
                 let replaced = self.commit_all(ready);
-                report.adapters.extend(self.drain_all(replaced).await);
+                let deadline = Instant::now() + self.drain_timeout;
+                let settled = self.settle_all(unchanged, deadline);
+                let (settled, drained) = tokio::join!(settled, self.drain_all(replaced, deadline));
+                report.adapters.extend(settled);
+                report.adapters.extend(drained);
                 let left = |adapter: &AdapterReport| {
                     matches!(adapter.outcome, AdapterOutcome::Forced | AdapterOutcome::Leaked)
                 };
@@ -148,6 +158,9 @@ impl Rotation {
             Err(refusals) => {
                 report.outcome = Outcome::RolledBack;
                 report.error = Some("an adapter did not take the new secrets over".into());
+                report.adapters.extend(unchanged.iter().map(|(target, _)| {
+                    adapter_report(target, AdapterOutcome::Unchanged, target.generation)
+                }));
                 report.adapters.extend(refusals);
             }
         }
@@ -252,7 +265,9 @@ impl Rotation {
         changed: Vec<(Target, SecretSet)>,
     ) -> Result<Vec<Ready>, Vec<AdapterReport>> {
         let adapters: Vec<_> = changed.iter().map(|(of, _)| of.hook.id().clone()).collect();
-        self.tell(&Progress::Preparing { adapters });
+        if !adapters.is_empty() {
+            self.tell(&Progress::Preparing { adapters });
+        }
         let mut open: BTreeMap<AdapterId, Target> =
             changed.iter().map(|(of, _)| (of.hook.id().clone(), of.clone())).collect();
         let mut preparing = JoinSet::new();
@@ -339,7 +354,7 @@ impl Rotation {
             let mut report = adapter_report(&target, AdapterOutcome::Committed, generation);
             report.prepare_ms = Some(millis(prepare));
             self.tell(&Progress::Adapter(report.clone()));
-            replaced.push(Replaced { report, retired });
+            replaced.push(Replaced { report, retired, old: target.old });
             adopted.push(Adopted { adapter, generation, secrets, drains: true });
         }
         self.adopt(adopted);
@@ -348,23 +363,54 @@ impl Rotation {
         replaced
     }
 
-    async fn drain_all(&self, replaced: Vec<Replaced>) -> Vec<AdapterReport> {
-        let deadline = Instant::now() + self.drain_timeout;
+    /// Adapters that hold these values already. Done is said of one only when its old generations
+    /// have ended: a rotation before may not have seen to that.
+    async fn settle_all(
+        &self,
+        unchanged: Vec<(Target, SecretSet)>,
+        deadline: Instant,
+    ) -> Vec<AdapterReport> {
+        // What the cache has learned by itself is nobody's question.
+        let asked = self.ask.invalidate.is_some();
+        let mut reports = Vec::with_capacity(unchanged.len());
+        for (mut target, _) in unchanged {
+            if asked {
+                let drained = target.old.wait_for(|old| old.draining == 0);
+                // Either way the state says how it stands.
+                let _ = timeout_at(deadline, drained).await;
+            }
+            let old = *target.old.borrow();
+            let held = old.draining + old.leaked;
+            let mut report = adapter_report(&target, AdapterOutcome::Unchanged, target.generation);
+            if asked && held > 0 {
+                hold_back(&mut report, held);
+            }
+            self.tell(&Progress::Adapter(report.clone()));
+            reports.push(report);
+        }
+        reports
+    }
+
+    async fn drain_all(&self, replaced: Vec<Replaced>, deadline: Instant) -> Vec<AdapterReport> {
         let mut draining = JoinSet::new();
-        for Replaced { report, retired } in replaced {
+        for Replaced { report, retired, old } in replaced {
             let running = self.tally.drain();
             let drain = async move {
-                let report = drain(report, retired, deadline).await;
+                let (mut report, leak) = drain(report, retired, deadline).await;
                 drop(running);
-                report
+                let held = old.borrow().telling;
+                if held > 0 && report.outcome == AdapterOutcome::Drained {
+                    hold_back(&mut report, held);
+                }
+                (report, leak)
             };
             draining.spawn(drain.in_current_span());
         }
         let mut reports = Vec::new();
         while let Some(joined) = draining.join_next().await {
-            let Ok(report) = joined else { continue };
+            let Ok((report, leak)) = joined else { continue };
             self.tally.old_credential_uses(&report.adapter, report.in_flight);
-            let _ = self.events.send(Event::Drained { adapter: report.adapter.clone() });
+            let _ = self.events.send(Event::Drained { adapter: report.adapter.clone(), leak });
             self.tell(&Progress::Adapter(report.clone()));
             reports.push(report);
         }
@@ -444,12 +490,26 @@ async fn prepare(
     (target, outcome)
 }
 
+/// Says of an adapter that somebody still holds what was before.
+fn hold_back(report: &mut AdapterReport, held: usize) {
+    report.outcome = AdapterOutcome::Leaked;
+    report.in_flight = held;
+    report.error = Some("a generation from before has not ended".into());
+}
+
+/// An old generation that was still held at its deadline.
+pub(crate) struct Leak {
+    pub(crate) error: String,
+    /// Tells when it has ended after all, if the adapter can.
+    pub(crate) later: Option<BoxFuture<'static, ()>>,
+}
+
 /// Ends one old generation. Whatever happens here, the new one serves.
 async fn drain(
     mut report: AdapterReport,
     retired: Box<dyn Retired>,
     deadline: Instant,
-) -> AdapterReport {
+) -> (AdapterReport, Option<Leak>) {
     let started = Instant::now();
     let span = tracing::info_span!(
         target: "oneiric",
@@ -460,7 +520,7 @@ async fn drain(
     );
     let draining = AssertUnwindSafe(retired.drain(deadline)).catch_unwind();
     let patience = deadline.saturating_duration_since(started) + DRAIN_GRACE;
-    let drained = match timeout(patience, draining.instrument(span.clone())).await {
+    let mut drained = match timeout(patience, draining.instrument(span.clone())).await {
         Ok(Ok(drained)) => drained,
         Ok(Err(_panic)) => DrainReport::leaked(0).with_error("draining it panicked"),
         Err(_elapsed) => DrainReport::leaked(0).with_error("draining it did not end"),
@@ -471,7 +531,11 @@ async fn drain(
         _ => AdapterOutcome::Leaked,
     };
     report.in_flight = drained.in_flight;
-    report.error = drained.error;
+    report.error = drained.error.clone();
+    let leak = (report.outcome == AdapterOutcome::Leaked).then(|| Leak {
+        error: drained.error.clone().unwrap_or_else(|| "an old generation is still held".into()),
+        later: drained.take_later(),
+    });
     report.drain_ms = Some(millis(started.elapsed()));
     span.record("outcome", drained.outcome.token());
     span.in_scope(|| {
@@ -482,10 +546,10 @@ async fn drain(
             outcome = drained.outcome.token(),
             in_flight = report.in_flight,
             error = report.error.as_deref(),
-            "an adapter's old generation has ended"
+            "an adapter's old generation was drained"
         );
     });
-    report
+    (report, leak)
 }
 
 /// Stands for what an adapter's commit left behind when it broke its contract.

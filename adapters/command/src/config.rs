@@ -24,8 +24,8 @@ use serde::{Deserialize, Deserializer, de};
 /// # What a command gets
 /// `prove` and `apply` read `{"user": "…", "password": "…"}` from standard input. All of them
 /// find the adapter's name in `ONEIRIC_ADAPTER` and the number of the new generation in
-/// `ONEIRIC_GENERATION`. Of the agent's own environment they inherit what does not start with
-/// `ONEIRIC_`, since that may hold secrets.
+/// `ONEIRIC_GENERATION`. Of the agent's own environment, which may hold secrets, they inherit
+/// `PATH`, `HOME` and a few more that hold none, and what `pass_env` names.
 ///
 /// # What a command says
 /// Success with exit code 0, and anything else with another; the last line of its standard error
@@ -43,7 +43,8 @@ pub struct Config {
     pub secrets: BTreeMap<String, SecretRef>,
     /// Tries the new secrets: 0 if they work. Without it they are believed.
     pub prove: Option<Vec<String>>,
-    /// Gives the new secrets to the service, at start and in every rotation. It is not repeated.
+    /// Gives the new secrets to the service, at start and in every rotation. If it fails it is
+    /// tried again until it works or there are newer secrets.
     pub apply: Option<Vec<String>>,
     /// Says whether the old secrets are out of use: 0 if nobody uses them any more. Asked again
     /// and again until the drain deadline, and not at start.
@@ -53,6 +54,9 @@ pub struct Config {
     pub timeout: Duration,
     /// Where the commands run; by default where the agent does.
     pub working_dir: Option<PathBuf>,
+    /// The names of more environment variables that the commands inherit (none).
+    #[serde(default)]
+    pub pass_env: Vec<String>,
 }
 
 impl Config {
@@ -65,6 +69,7 @@ impl Config {
             drain: None,
             timeout: default_timeout(),
             working_dir: None,
+            pass_env: Vec::new(),
         }
     }
 

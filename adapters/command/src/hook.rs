@@ -17,10 +17,25 @@ use crate::child::{Ending, run};
 use crate::config::Config;
 use crate::delivery::Delivery;
 
+/// What a command inherits of the environment besides what its settings name.
+const PASSED_ON: [&str; 10] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+];
 /// The first pause before `drain` is asked again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause before a hand-over that failed is tried again.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// The adapter of a service that is moved to new secrets by commands.
 ///
@@ -32,8 +47,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// The service itself moves at the start of `drain`, right after the commit. Where `apply` fails,
 /// or `drain` has not exited with 0 by the deadline, the report is *leaked* with the reason: the
-/// service may be using the old secrets, so they must not be revoked. `apply` always has its whole
-/// `timeout`, even past the deadline.
+/// service may be using the old secrets, so they must not be revoked. What failed is tried again
+/// until it works or a newer generation takes over; until then no rotation is called done. `apply`
+/// always has its whole `timeout`, even past the deadline.
 ///
 /// The first generation is applied in the same way, so that a service gets its secrets when the
 /// agent starts; there is nothing to drain then.
@@ -135,10 +151,13 @@ impl Shared {
         let (program, arguments) = step.argv.split_first().expect("a command names its program");
         let mut command = Command::new(program);
         command.args(arguments);
-        // Where secrets come from is configured there, and some of them are there themselves.
-        let own = std::env::vars_os().map(|(name, _)| name);
-        for name in own.filter(|name| name.as_encoded_bytes().starts_with(b"ONEIRIC_")) {
-            command.env_remove(name);
+        // Some secrets are in our environment, and under what names is not known here.
+        command.env_clear();
+        let passed = PASSED_ON.into_iter().chain(self.config.pass_env.iter().map(String::as_str));
+        for name in passed {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
         command
             .env("ONEIRIC_ADAPTER", self.id.as_str())
@@ -181,12 +200,31 @@ impl Retired for Handover {
         };
         match done.await {
             Ok(()) => DrainReport::drained(),
-            Err(error) => DrainReport::leaked(1).with_error(error.to_string()),
+            Err(error) => {
+                let report = DrainReport::leaked(1).with_error(error.to_string());
+                report.ended_by(self.hand_over_after_all())
+            }
         }
     }
 }
 
 impl Handover {
+    /// Tries again until the service has let go of the old secrets, or a newer generation has
+    /// taken the matter over.
+    async fn hand_over_after_all(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            sleep(pause).await;
+            pause = LONGEST_RETRY.min(2 * pause);
+            if self.shared.serving.load(Ordering::Relaxed) > self.generation {
+                return;
+            }
+            if self.apply().await.is_ok() && self.ask_for_the_old().await.is_ok() {
+                return;
+            }
+        }
+    }
+
     async fn apply(&self) -> Result<(), HookError> {
         let Some(argv) = &self.shared.config.apply else { return Ok(()) };
         let mut applied = self.shared.applied.lock().await;
@@ -199,17 +237,22 @@ impl Handover {
         Ok(())
     }
 
-    async fn wait_for_the_old(&self, deadline: Instant) -> Result<(), HookError> {
+    /// Asks once whether the service has let go of what was before.
+    async fn ask_for_the_old(&self) -> Result<(), HookError> {
         let Some(argv) = &self.shared.config.drain else { return Ok(()) };
         if self.generation == 1 {
             return Ok(());
         }
         let limit = self.shared.config.timeout;
         let step = Step { name: "drain", argv, generation: self.generation, limit };
+        self.shared.run(&step, &self.delivery, None).await
+    }
+
+    async fn wait_for_the_old(&self, deadline: Instant) -> Result<(), HookError> {
         let mut answer = HookError::failed("`drain` has not answered by the deadline");
         let mut pause = FIRST_PAUSE;
         let asked = timeout_at(deadline, async {
-            while let Err(error) = self.shared.run(&step, &self.delivery, None).await {
+            while let Err(error) = self.ask_for_the_old().await {
                 answer = error;
                 sleep(pause).await;
                 pause = LONGEST_PAUSE.min(2 * pause);

@@ -88,10 +88,15 @@ async fn a_guard_that_stays_past_the_deadline_is_counted_as_leaked() {
     hook.prepare(&set("one")).await.unwrap().commit();
     let guard = hook.managed().unwrap().load();
     let retired = hook.prepare(&set("two")).await.unwrap().commit();
-    let report = retired.drain(soon()).await;
+    let mut report = retired.drain(soon()).await;
     assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 1));
     assert_eq!(guard.as_str(), "one");
     assert_eq!(closed.load(Ordering::SeqCst), 1);
+    // It tells when the last one has let go after all.
+    let mut later = tokio::spawn(report.take_later().unwrap());
+    assert!(timeout(Duration::from_secs(3600), &mut later).await.is_err());
+    drop(guard);
+    later.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -221,9 +221,57 @@ async fn l4_at_the_deadline_the_old_generation_is_counted_and_the_new_one_serves
     assert_eq!(report.adapters[0].outcome, AdapterOutcome::Leaked);
     assert_eq!(report.adapters[0].in_flight, 1);
     assert_eq!((user.as_str(), adapter.serves().as_str()), ("one", "two"));
-    // Neither does it stand in the way of the next rotation.
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l6_done_is_not_said_while_a_generation_from_before_is_held() {
+    let rig = unwatched();
+    rig.store.put("a", "one");
+    let adapter = rig.adapter("pool", &["a"]).await;
+    let user = adapter.managed().load();
+    rig.store.put("a", "two");
+    assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::NotDrained);
+    // It holds the new values already, and somebody else the old ones.
+    let report = rig.rotate(&["a"]).await;
+    assert_eq!(report.outcome, Outcome::NotDrained, "{report:?}");
+    assert_eq!(report.adapters[0].outcome, AdapterOutcome::Leaked);
+    // It does not stand in the way of the next version, and is not forgotten over it.
     rig.store.put("a", "three");
+    assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::NotDrained);
+    assert_eq!(adapter.serves(), "three");
+    let status = rig.runtime.status().await.unwrap();
+    assert_eq!(status.adapters[0].draining, 1);
+    assert!(status.adapters[0].error.is_some());
+    drop(user);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::Done);
+    let status = rig.runtime.status().await.unwrap();
+    assert_eq!((status.adapters[0].draining, &status.adapters[0].error), (0, &None));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l6_who_finds_nothing_to_change_waits_for_the_drain_of_who_did() {
+    let rig = unwatched();
+    rig.store.put("a", "one");
+    let adapter = rig.adapter("pool", &["a"]).await;
+    let user = adapter.managed().load();
+    rig.store.put("a", "two");
+    let rotate = || {
+        let runtime = rig.runtime.clone();
+        tokio::spawn(async move { runtime.rotate(RotateRequest::new(scope(&["a"]))).await })
+    };
+    let first = rotate();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let second = rotate();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!first.is_finished() && !second.is_finished());
+    drop(user);
+    assert_eq!(first.await.unwrap().outcome, Outcome::Done);
+    let second = second.await.unwrap();
+    assert_eq!(second.outcome, Outcome::Done);
+    assert_eq!(second.adapters[0].outcome, AdapterOutcome::Unchanged);
     rig.stop().await;
 }
 
