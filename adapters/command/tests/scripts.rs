@@ -91,19 +91,37 @@ async fn the_new_secrets_arrive_on_standard_input() {
 }
 
 #[tokio::test]
+async fn an_apply_that_failed_is_tried_again_until_it_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = hook(&dir, |config| config.apply = script("test -e ready && cat > applied"));
+    let mut report = rotate(&hook, "one", PATIENCE).await;
+    assert_eq!(report.outcome, DrainOutcome::Leaked);
+    let later = tokio::spawn(report.take_later().unwrap());
+    fs::write(dir.path().join("ready"), "").unwrap();
+    tokio::time::timeout(PATIENCE, later).await.unwrap().unwrap();
+    assert_eq!(read(&dir, "applied"), r#"{"token":"one"}"#);
+}
+
+#[tokio::test]
 async fn nothing_secret_is_in_the_arguments_or_the_environment() {
     let name = "nothing_secret_is_in_the_arguments_or_the_environment";
     if std::env::var_os("ONEIRIC_SECRET_TOKEN").is_none() {
         // Once more, as an agent that has a secret in its own environment.
         let mut again = Command::new(std::env::current_exe().unwrap());
         again.args(["--exact", name]).env("ONEIRIC_SECRET_TOKEN", CANARY);
+        // Under a name that does not say what it is.
+        again.env("APP_TOKEN", CANARY).env("APP_REGION", "eu-west-1");
         assert!(again.status().unwrap().success());
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let hook = proving(&dir, "cat /proc/$$/cmdline /proc/$$/environ > seen; env >> seen");
+    let hook = hook(&dir, |config| {
+        config.prove = script("cat /proc/$$/cmdline /proc/$$/environ > seen; env >> seen");
+        config.pass_env = vec!["APP_REGION".to_owned()];
+    });
     hook.prepare(&set(CANARY)).await.unwrap();
     let seen = read(&dir, "seen");
+    assert!(seen.contains("APP_REGION=eu-west-1"), "{seen}");
     assert!(seen.contains("ONEIRIC_ADAPTER=shop"), "{seen}");
     assert_eq!(scan_for_canary(&seen, CANARY), None, "{seen}");
 }
