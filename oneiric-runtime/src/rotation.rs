@@ -190,7 +190,11 @@ impl Rotation {
                         report.to_version = Some(secret.version().to_string());
                     }
                 }
-                Ok(_) => failures.push(format!("cannot read `{reference}` anew")),
+                Ok(_) => {
+                    let why = self.resolver.last_failure(reference);
+                    let why = why.map(|error| format!(": {}", error.chain())).unwrap_or_default();
+                    failures.push(format!("cannot read `{reference}` anew{why}"));
+                }
                 Err(error) => failures.push(error.chain()),
             }
         }

@@ -252,6 +252,13 @@ impl Resolver {
         cell.entry().map(|entry| entry.version.clone())
     }
 
+    /// Why the last fetch of a secret failed, if it did: the reason behind a stale answer.
+    pub fn last_failure(&self, reference: &SecretRef) -> Option<Error> {
+        let cell = self.shared.cache.known_cell(reference)?;
+        let state = cell.state();
+        state.failing.as_ref().map(|failing| failing.error.clone())
+    }
+
     /// Ends all flights and background work and waits for them, at most until the deadline.
     /// Returns whether everything ended. What is cached can still be read; misses fail.
     pub async fn shutdown(&self, deadline: Instant) -> bool {

@@ -296,6 +296,20 @@ async fn l5_the_loss_of_the_provider_leaves_adapters_serving() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_value_that_is_refused_fails_the_rotation_and_says_why() {
+    let rig = unwatched();
+    rig.store.put("a", "one");
+    let adapter = rig.adapter("pool", &["a"]).await;
+    rig.store.put("a", "REDACTED");
+    let report = rig.rotate(&["a"]).await;
+    assert_eq!(report.outcome, Outcome::Failed);
+    let error = report.error.unwrap();
+    assert!(error.contains("cannot read `mem:a` anew") && error.contains("placeholder"), "{error}");
+    assert_eq!(adapter.serves(), "one");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn l6_a_missing_secret_fails_the_rotation_by_name_and_nothing_changes() {
     let rig = unwatched();
     rig.store.put("a", "one");
