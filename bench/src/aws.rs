@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
@@ -11,9 +12,8 @@ use aws_secretsmanager_caching::output::GetSecretValueOutputDef;
 use aws_secretsmanager_caching::secret_store::{MemoryStore, SecretStore as _};
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use aws_smithy_types::body::SdkBody;
-use futures_util::FutureExt as _;
 
-use crate::variant::{Each, Reads, use_bytes};
+use crate::variant::{Each, Reads, at_once, use_bytes};
 use crate::workload::{TTL, key, value};
 
 /// Reads through the library's client.
@@ -32,8 +32,8 @@ pub(crate) fn reads(entries: usize) -> Box<dyn Reads> {
         }
     });
     Box::new(Each(move |at: usize| {
-        let read = client.get_secret_value(&keys[at], None, None, false).now_or_never();
-        let secret = read.expect("a hit waits for nothing").expect("it is there");
+        let read = pin!(client.get_secret_value(&keys[at], None, None, false));
+        let secret = at_once(read).expect("it is there");
         use_bytes(secret.secret_string.as_deref().expect("it is text").as_bytes());
     }))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use oneiric_core::{SecretValue, Version};
@@ -108,10 +108,15 @@ pub fn rwlock_reads(entries: usize) -> Box<dyn Reads> {
 struct Shown {
     value: SecretValue,
     _version: Version,
+    expires: u64,
 }
 
 fn shown(entries: usize) -> Vec<Arc<ArcSwap<Shown>>> {
-    let show = |at| Shown { value: value(at).as_slice().into(), _version: Version::numbered(1) };
+    let show = |at| Shown {
+        value: value(at).as_slice().into(),
+        _version: Version::numbered(1),
+        expires: TTL.as_secs(),
+    };
     (0..entries).map(|at| Arc::new(ArcSwap::from_pointee(show(at)))).collect()
 }
 
@@ -123,17 +128,37 @@ pub fn arc_swap_reads(entries: usize) -> Box<dyn Reads> {
 
 /// The floor of a reader: `arc_swap::Cache` over the same.
 pub fn arc_swap_cache_reads(entries: usize) -> Box<dyn Reads> {
-    Box::new(CacheReads(shown(entries)))
+    Box::new(CacheReads { swaps: shown(entries), clock: None })
 }
 
-struct CacheReads(Vec<Arc<ArcSwap<Shown>>>);
+/// The same with the expiry checked against the coarse clock: the row of the reference figures
+/// (2.3 ns, 43 instructions) that the target of a reader is taken from.
+pub fn arc_swap_cache_coarse_reads(entries: usize) -> Box<dyn Reads> {
+    Box::new(CacheReads { swaps: shown(entries), clock: Some(coarse_clock()) })
+}
+
+struct CacheReads {
+    swaps: Vec<Arc<ArcSwap<Shown>>>,
+    clock: Option<Arc<AtomicU64>>,
+}
 
 impl Reads for CacheReads {
-    fn pass(&self, order: &[u32]) -> std::time::Duration {
-        let mut caches: Vec<_> = self.0.iter().map(|swap| Cache::new(Arc::clone(swap))).collect();
+    fn pass(&self, order: &[u32]) -> Duration {
+        let mut caches: Vec<_> = self.swaps.iter().map(|swap| Cache::new(swap.clone())).collect();
         let start = Instant::now();
-        for &at in order {
-            use_bytes(caches[at as usize].load().value.expose());
+        match &self.clock {
+            None => {
+                for &at in order {
+                    use_bytes(caches[at as usize].load().value.expose());
+                }
+            }
+            Some(clock) => {
+                for &at in order {
+                    let shown = caches[at as usize].load();
+                    assert!(clock.load(Ordering::Relaxed) < shown.expires, "it is fresh");
+                    use_bytes(shown.value.expose());
+                }
+            }
         }
         start.elapsed()
     }

@@ -1,9 +1,10 @@
 //! What is read from: ours and the peers, each under a name by which a child process finds it.
 
 use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use oneiric_secrets::{Handle, HandleReader};
 
 use crate::ours::Filled;
@@ -43,6 +44,7 @@ pub const VARIANTS: &[Variant] = &[
     ("rwlock", peers::rwlock_reads),
     ("arc_swap", peers::arc_swap_reads),
     ("arc_swap_cache", peers::arc_swap_cache_reads),
+    ("arc_swap_cache_coarse", peers::arc_swap_cache_coarse_reads),
     ("atomic", peers::atomic_reads),
     #[cfg(feature = "aws")]
     ("aws", crate::aws::reads),
@@ -66,6 +68,18 @@ pub fn fill(name: &str, entries: usize) -> Box<dyn Reads> {
 #[inline(always)]
 pub fn use_bytes(bytes: &[u8]) {
     black_box(bytes[0]);
+}
+
+/// What a future answers that waits for nothing. It is polled where it stands, as `.await` would.
+///
+/// # Panics
+/// If it waits.
+#[inline(always)]
+pub fn at_once<F: Future>(future: Pin<&mut F>) -> F::Output {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a hit waits for nothing"),
+    }
 }
 
 fn handle_reads(entries: usize) -> Box<dyn Reads> {
@@ -111,8 +125,8 @@ fn try_get_reads(entries: usize) -> Box<dyn Reads> {
 fn get_reads(entries: usize) -> Box<dyn Reads> {
     let filled = Filled::with_references(entries);
     Box::new(Each(move |at: usize| {
-        let secret = filled.resolver.get(&filled.kept[at]).now_or_never();
-        let secret = secret.expect("a hit waits for nothing").expect("it is there");
+        let read = pin!(filled.resolver.get(&filled.kept[at]));
+        let secret = at_once(read).expect("it is there");
         use_bytes(secret.value().expose());
     }))
 }
@@ -121,8 +135,8 @@ fn fresh_ref_reads(entries: usize) -> Box<dyn Reads> {
     let filled = Filled::with_references(entries);
     Box::new(Each(move |at: usize| {
         let unused = filled.fresh[at].clone();
-        let secret = filled.resolver.get(&unused).now_or_never();
-        let secret = secret.expect("a hit waits for nothing").expect("it is there");
+        let read = pin!(filled.resolver.get(&unused));
+        let secret = at_once(read).expect("it is there");
         use_bytes(secret.value().expose());
     }))
 }
