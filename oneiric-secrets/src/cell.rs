@@ -50,6 +50,8 @@ pub(crate) struct CellState {
     pub(crate) flight: Option<Flight>,
     /// The version that an event has spoken of: nothing older will do.
     pub(crate) expected: Option<Expected>,
+    /// The newest version that was ever heard of, also if it was rolled back since.
+    newest: Option<Version>,
     /// After failures: how many in a row, what the last one was, and until when the provider is
     /// left alone as long as there is a value to serve.
     pub(crate) failing: Option<Failing>,
@@ -76,6 +78,19 @@ pub(crate) struct Failing {
     pub(crate) error: Error,
     pub(crate) until: Moment,
     pub(crate) epoch: u64,
+}
+
+impl CellState {
+    /// Notes that a version exists. Whether that is news: an event that is replayed is none, and
+    /// does not undo a roll-back.
+    pub(crate) fn learn(&mut self, version: &Version) -> bool {
+        let known = |newest: &Version| version == newest || version.is_older_than(newest);
+        let news = !self.newest.as_ref().is_some_and(known);
+        if news {
+            self.newest = Some(version.clone());
+        }
+        news
+    }
 }
 
 impl Cell {

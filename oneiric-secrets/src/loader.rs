@@ -313,6 +313,7 @@ enum Verdict {
 /// time.
 fn settle(cell: &Cell, state: &mut CellState, entry: Arc<Entry>) -> (Landing, bool) {
     let first = cell.install(state, &entry);
+    state.learn(&entry.version);
     state.failing = None;
     state.flight = None;
     // Whatever was judged good enough to be installed also answers what was expected.

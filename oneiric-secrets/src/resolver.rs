@@ -214,11 +214,8 @@ impl Resolver {
     ) -> Result<()> {
         let cell = self.shared.cache.cell(&SecretRef::new(provider.clone(), key.clone()))?;
         let mut state = cell.state();
-        let held = cell.entry();
-        let expected = state.expected.as_ref().map(|expected| &expected.version);
-        let mut known = expected.into_iter().chain(held.iter().map(|held| &held.version));
-        // Said before, or of no use any more.
-        if !known.any(|known| version == *known || version.is_older_than(known)) {
+        let is_held = cell.entry().is_some_and(|held| held.version == version);
+        if !is_held && state.learn(&version) {
             state.expected = Some(Expected { version, epoch: self.shared.epochs.now() });
         }
         Ok(())
