@@ -12,6 +12,7 @@ mod setup;
 mod test;
 mod rotate;
 mod bench;
+mod mutants;
 mod tidy;
 mod features;
 mod ci;
@@ -41,7 +42,7 @@ struct Command {
     run: fn(&Workspace, &[String]) -> Result,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command {
         name: "setup",
         usage: "[--only postgres,python]",
@@ -50,7 +51,7 @@ const COMMANDS: [Command; 7] = [
     },
     Command {
         name: "test",
-        usage: "[--no-live] [--skip-rehearsal] [FILTER...]",
+        usage: "[--no-live] [--skip-rehearsal] [--deep] [FILTER...]",
         about: "set up, then run every test and both rehearsals; --no-live gets nothing first",
         run: test::run,
     },
@@ -65,6 +66,12 @@ const COMMANDS: [Command; 7] = [
         usage: bench::USAGE,
         about: "measure the cache beside its peers; --quick leaves out the AWS library",
         run: bench::run,
+    },
+    Command {
+        name: "mutants",
+        usage: "[NAME...]",
+        about: "break a copy of the product on purpose, and ask whether the tests notice",
+        run: mutants::run,
     },
     Command {
         name: "tidy",

@@ -125,7 +125,7 @@ impl Programs {
 }
 
 /// The program that a message of cargo speaks of.
-fn program(message: &str) -> Option<(String, PathBuf)> {
+pub(crate) fn program(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let path = message["executable"].as_str()?;
     Some((message["target"]["name"].as_str()?.to_owned(), path.into()))

@@ -18,6 +18,9 @@ use report::Tally;
 /// Where a suite that cannot run is a failure.
 const REQUIRE_LIVE: &str = "ONEIRIC_REQUIRE_LIVE";
 
+/// Asks suites that search at random, or try every schedule, to go on for longer.
+const DEEP: &str = "ONEIRIC_DEEP";
+
 /// Long enough to cross several rotations under load, short enough for every commit.
 const SHORT_REHEARSAL: [&str; 7] =
     ["--json", "--rotations", "8", "--clients", "8", "--requests", "2000"];
@@ -47,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
 
     let mut tally = workspace_tests(workspace, &options, &live, &programs)?;
     tally.add(doc_tests(&options)?);
+    tally.add(proofs(workspace, &options)?);
     if options.rehearses() {
         // The test runner has put programs of its own, with fewer features, in the same place.
         let programs = rotate::build_rehearsal(true)?;
@@ -67,6 +71,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
 struct Options {
     no_live: bool,
     skip_rehearsal: bool,
+    deep: bool,
     filters: Vec<String>,
 }
 
@@ -77,6 +82,7 @@ impl Options {
             match arg.as_str() {
                 "--no-live" => options.no_live = true,
                 "--skip-rehearsal" => options.skip_rehearsal = true,
+                "--deep" => options.deep = true,
                 flag if flag.starts_with('-') => {
                     return Err(Failure::usage(format!("test does not know `{flag}`")));
                 }
@@ -95,6 +101,13 @@ impl Options {
     fn harness_filters(&self) -> impl Iterator<Item = &str> {
         let dashes = (!self.filters.is_empty()).then_some("--");
         dashes.into_iter().chain(self.filters.iter().map(String::as_str))
+    }
+
+    /// Tells the tests how far to go.
+    fn export(&self, command: &mut Command) {
+        if self.deep {
+            command.env(DEEP, "1");
+        }
     }
 }
 
@@ -151,6 +164,7 @@ fn workspace_tests(
         let mut command = cargo();
         command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
         command.args(options.harness_filters());
+        options.export(&mut command);
         live.export(programs, &mut command)?;
         return harness(&mut command, "the workspace's tests");
     }
@@ -163,6 +177,7 @@ fn workspace_tests(
         .args(["--profile", "default"])
         .arg(format!("--tool-config-file=xtask:{}", config.display()))
         .args(&options.filters);
+    options.export(&mut command);
     live.export(programs, &mut command)?;
     let ended = status(&mut command)?;
     match fs::read_to_string(&junit) {
@@ -178,6 +193,18 @@ fn doc_tests(options: &Options) -> Result<Tally> {
     command.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
     command.args(options.harness_filters());
     harness(&mut command, "the doc tests")
+}
+
+/// The model checks, in their own workspace.
+fn proofs(workspace: &Workspace, options: &Options) -> Result<Tally> {
+    let mut command = cargo();
+    command
+        .args(["test", "--locked", "--workspace", "--no-fail-fast", "--manifest-path"])
+        .arg(workspace.root.join("proofs").join("Cargo.toml"))
+        .args(options.harness_filters())
+        .env("CARGO_TARGET_DIR", workspace.target.join("proofs"));
+    options.export(&mut command);
+    harness(&mut command, "the model checks")
 }
 
 /// Runs tests under the standard harness and counts its result lines.

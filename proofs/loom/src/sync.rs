@@ -1,0 +1,3 @@
+//! The twin of `oneiric-secrets/src/sync.rs`.
+
+pub(crate) use loom::sync::atomic;

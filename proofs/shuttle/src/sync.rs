@@ -1,0 +1,3 @@
+//! The twin of `oneiric-secrets/src/sync.rs`.
+
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, PoisonError, atomic};
