@@ -127,8 +127,8 @@ fn two_threads(reads: &dyn Reads, orders: &[Vec<u32>; 2]) -> Duration {
     })
 }
 
-/// How much more two threads read than one, in alternating passes; and, by the atomic, how much
-/// more of anything this machine does with two.
+/// How much more two threads read than one, in alternating passes; and, by the floor, how much
+/// more this machine does with two when they share nothing.
 fn scaling(
     filled: &[(&str, Box<dyn Reads>)],
     rounds: usize,
@@ -139,7 +139,7 @@ fn scaling(
         ("get", "keyed_get_scaling", Some(Target::AtLeast(1.8))),
         ("handle", "handle_read_scaling", None),
         ("quick_cache", "quick_cache_scaling", None),
-        ("atomic", "machine_scaling", None),
+        ("arc_swap", "floor_scaling", None),
     ];
     let mut runs = wanted.map(|_| (Vec::new(), Vec::new()));
     for _ in 0..rounds {
