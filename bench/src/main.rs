@@ -55,7 +55,7 @@ impl Options {
 fn run(options: &Options) -> Result<(), String> {
     let quick = options.quick;
     let pick = |quickly, thoroughly| if quick { quickly } else { thoroughly };
-    let window = Duration::from_secs(if quick { 6 } else { 20 });
+    let window = Duration::from_secs(if quick { 4 } else { 20 });
     let mut report = Report::default();
     if !exists("aws") {
         report.leave_out("all that compares with aws_secretsmanager_caching: it is not built in");
