@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use oneiric_core::{Error, Moment, ProviderId, Result, SecretKey, SecretProvider, Version};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::courtesy::Courtesy;
 use crate::entry::{Entry, EntryGuard};
@@ -62,8 +63,14 @@ pub(crate) struct CellState {
 }
 
 /// How a fetch that is running is waited for.
+#[derive(Debug, Clone)]
+pub(crate) struct Flight {
+    pub(crate) landing: watch::Receiver<Landing>,
+    pub(crate) began: Instant,
+}
+
+/// What a fetch has brought, once it has.
 pub(crate) type Landing = Option<Result<Arc<Entry>>>;
-pub(crate) type Flight = watch::Receiver<Landing>;
 
 /// A version that is known to exist, and the epoch in which that became known.
 #[derive(Debug)]

@@ -99,6 +99,11 @@ impl Secret {
         Ok(Self { entry, field, stale })
     }
 
+    /// All of a fresh entry that is there.
+    pub(crate) fn whole(entry: EntryGuard) -> Self {
+        Self { entry, field: None, stale: None }
+    }
+
     /// The bytes.
     pub fn value(&self) -> &SecretValue {
         self.field.as_ref().unwrap_or(&self.entry().value)

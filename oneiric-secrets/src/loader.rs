@@ -40,12 +40,13 @@ impl Shared {
                 if state.flight.is_none()
                     && let Some(entry) = cell.hit(now).and_then(|entry| Option::clone(&entry))
                 {
-                    return watch::channel(Some(Ok(entry))).1;
+                    let landing = watch::channel(Some(Ok(entry))).1;
+                    return Flight { landing, began: Instant::now() };
                 }
                 let flight = state.flight.get_or_insert_with(|| {
-                    let (landing, flight) = watch::channel(None);
-                    claims.push(Claim { cell: Arc::clone(cell), landing });
-                    flight
+                    let (sender, landing) = watch::channel(None);
+                    claims.push(Claim { cell: Arc::clone(cell), landing: sender });
+                    Flight { landing, began: Instant::now() }
                 });
                 flight.clone()
             })

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::cell::{Cell, Flight};
 use crate::entry::{Entry, EntryGuard, Secret, shutting_down};
 use crate::shared::Shared;
 
-/// How long a read waits for a refresh while it has a value that has only just outlived its time.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long after its begin a fetch is waited for by readers who have a value that has only just
+/// outlived its time. It is one wait for all of them, not one for each.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// What a read found, before it is narrowed to a field.
 pub(crate) struct Answer {
     pub(crate) cell: Arc<Cell>,
@@ -143,28 +144,35 @@ impl Shared {
         }
     }
 
-    /// Waits for a flight: without end if there is nothing else to give, and briefly if there is
-    /// a value that has merely aged.
-    async fn await_flight(&self, cell: &Cell, mut flight: Flight) -> Result<Arc<Entry>> {
+    /// Waits for a flight: without end if there is nothing else to give, and not long after it
+    /// began if there is a value that has merely aged.
+    async fn await_flight(&self, cell: &Cell, flight: Flight) -> Result<Arc<Entry>> {
+        let Flight { mut landing, began } = flight;
         let landed = async {
-            match flight.wait_for(Option::is_some).await {
+            match landing.wait_for(Option::is_some).await {
                 Ok(landing) => landing.clone().expect("a landing was waited for"),
                 Err(_) => {
                     Err(Error::new(ErrorKind::Bug, format!("the fetch of `{cell}` broke off")))
                 }
             }
         };
-        let now = self.options.clock.now();
-        let merely_aged = cell
-            .entry()
-            .is_some_and(|entry| cell.is_valid(entry.epoch) && now < entry.times.usable_until);
-        if !merely_aged {
-            return landed.await;
+        tokio::pin!(landed);
+        if self.merely_aged(cell) {
+            if let Ok(landing) = timeout_at(began + PATIENCE, &mut landed).await {
+                return landing;
+            }
+            // Unless it was invalidated meanwhile, what is held will do.
+            if self.merely_aged(cell) {
+                let message = format!("the provider did not answer for `{cell}` in time");
+                return Err(Error::new(ErrorKind::DeadlineExceeded, message));
+            }
         }
-        timeout(PATIENCE, landed).await.unwrap_or_else(|_| {
-            let message = format!("the provider did not answer for `{cell}` in time");
-            Err(Error::new(ErrorKind::DeadlineExceeded, message))
-        })
+        landed.await
+    }
+
+    /// Whether there is a value that nothing is wrong with but its age.
+    fn merely_aged(&self, cell: &Cell) -> bool {
+        self.last_good(cell).is_some_and(|entry| cell.is_valid(entry.epoch))
     }
 
     /// A failure that need not be seen again: a secret that was just not there, a provider that

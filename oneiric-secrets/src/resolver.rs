@@ -106,7 +106,10 @@ impl Resolver {
     /// async runtime is.
     pub fn try_get(&self, reference: &SecretRef) -> Option<Secret> {
         let entry = self.shared.hit(reference)?;
-        Secret::new(entry, reference, None).ok()
+        match reference.field() {
+            None => Some(Secret::whole(entry)),
+            Some(_) => Secret::new(entry, reference, None).ok(),
+        }
     }
 
     /// Several secrets, each with its own answer, in the order of the references. What is not in

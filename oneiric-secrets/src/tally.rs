@@ -1,5 +1,6 @@
 //! What the resolver counts. Reads only touch atomics; the collector asks for the sums.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -48,13 +49,17 @@ impl Sharded {
     }
 
     fn add_one(&self) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static OWN: usize = {
-                static NEXT: AtomicUsize = AtomicUsize::new(0);
-                NEXT.fetch_add(1, Ordering::Relaxed) % LANES
-            };
+            // Without a lazy start, which every later use would have to look at.
+            static OWN: Cell<usize> = const { Cell::new(usize::MAX) };
         }
-        self.0[OWN.with(|own| *own)].0.fetch_add(1, Ordering::Relaxed);
+        let mut own = OWN.get();
+        if own == usize::MAX {
+            own = NEXT.fetch_add(1, Ordering::Relaxed) % LANES;
+            OWN.set(own);
+        }
+        self.0[own % LANES].0.fetch_add(1, Ordering::Relaxed);
     }
 
     fn sum(&self) -> u64 {
