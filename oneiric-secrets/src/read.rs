@@ -1,6 +1,7 @@
 //! The read flow: cache, else loader, else the last good value.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,9 +157,9 @@ impl Shared {
                 }
             }
         };
-        tokio::pin!(landed);
+        let mut landed = pin!(landed);
         if self.merely_aged(cell) {
-            if let Ok(landing) = timeout_at(began + PATIENCE, &mut landed).await {
+            if let Ok(landing) = timeout_at(began + PATIENCE, landed.as_mut()).await {
                 return landing;
             }
             // Unless it was invalidated meanwhile, what is held will do.
