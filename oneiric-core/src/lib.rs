@@ -26,8 +26,8 @@ pub use hook::{DrainOutcome, DrainReport, HookError, LifecycleHook, Prepared, Re
 pub use id::{AdapterId, InstanceId, ParseError, ProviderId, RotationId};
 pub use managed::{Managed, ManagedGuard, ManagedHook};
 pub use provider::{
-    Capabilities, Change, ChangeStream, Descriptor, FetchRequest, Fetched, SecretLister,
-    SecretProvider, SecretWriter, Snapshot, Stamp, Version, fetch_each,
+    Capabilities, Change, ChangeStream, Descriptor, Detection, FetchRequest, Fetched, SecretLister,
+    SecretProvider, SecretWriter, Snapshot, Stamp, Version, VersionInfo, VersionState, fetch_each,
 };
 pub use reference::{Field, SecretKey, SecretRef};
 pub use value::SecretValue;

@@ -1,8 +1,9 @@
 //! Where secrets come from: the contract that a store's code fulfils.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -17,6 +18,8 @@ use crate::value::SecretValue;
 /// # Contract
 /// A provider reads and, where it can, writes and watches. It does not cache, retry, limit its
 /// rate or count: the resolver does, led by the [`ErrorKind`](crate::ErrorKind) of its answers.
+/// Only a quota that nobody else can see, such as one for metadata beside one for values, is the
+/// provider's own to keep.
 /// Absence is reported only when the store itself said so; denied, throttled and unreachable are
 /// kinds of their own and are taken from typed codes, never from message text.
 ///
@@ -127,14 +130,65 @@ pub trait SecretProvider: fmt::Debug + Send + Sync + 'static {
     fn lister(&self) -> Option<&dyn SecretLister>;
 }
 
-/// The ability to name the secrets that a provider has.
+/// The ability to name the secrets that a provider has, and the versions of each. Never a value.
 #[async_trait]
 pub trait SecretLister: Send + Sync {
-    /// All keys, sorted. Never a value.
+    /// All keys, sorted.
     ///
     /// # Errors
     /// As in [`SecretProvider`].
     async fn list(&self) -> Result<Vec<SecretKey>>;
+
+    /// The versions of one secret, the newest first, those that cannot be read any more included.
+    ///
+    /// # Errors
+    /// As in [`SecretProvider`], and `Unsupported` where the store keeps no versions.
+    async fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>>;
+}
+
+/// What a store says of one version without showing its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// Which one.
+    pub version: Version,
+    /// Whether it can be read.
+    pub state: VersionState,
+    /// Whether it is the one that a read without a version answers with.
+    pub current: bool,
+    /// The names by which the store also knows it: aliases, stages.
+    pub labels: Vec<String>,
+    /// When it was made, where the store says so.
+    pub created: Option<SystemTime>,
+}
+
+impl VersionInfo {
+    /// A version that has no other names and may not be the current one.
+    pub fn new(version: Version, state: VersionState) -> Self {
+        Self { version, state, current: false, labels: Vec::new(), created: None }
+    }
+}
+
+/// Whether a version can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionState {
+    /// It can.
+    Enabled,
+    /// Not until it is enabled again.
+    Disabled,
+    /// Never again.
+    Destroyed,
+}
+
+impl VersionState {
+    /// A stable token for tables and `--json`.
+    pub fn token(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Destroyed => "destroyed",
+        }
+    }
 }
 
 /// The ability to change secrets. Each operation is safe to repeat: doing it again when it has
@@ -145,8 +199,13 @@ pub trait SecretLister: Send + Sync {
 /// `Ambiguous` when the reply was lost.
 #[async_trait]
 pub trait SecretWriter: Send + Sync {
+    /// Makes room for a secret that the store does not know yet, without a version. Nothing to do
+    /// where the first version makes the secret.
+    async fn create_secret(&self, key: &SecretKey) -> Result<()>;
+
     /// Adds a version without making it current, where the store tells the two apart. `token`
-    /// names the attempt: the same token with the same value makes no second version.
+    /// names the attempt: the same token with the same value makes no second version. `NotFound`
+    /// where the store wants the secret made first, by [`create_secret`](Self::create_secret).
     async fn create_version(
         &self,
         key: &SecretKey,
@@ -189,12 +248,49 @@ pub struct Descriptor {
     pub uri: String,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// What it takes to notice a change by [`SecretProvider::stamps`], with its settings.
+    pub detection: Detection,
 }
 
 impl Descriptor {
-    /// A descriptor from its parts.
+    /// A descriptor from its parts. Its detection is that of a local store: each secret is looked
+    /// at by itself, at once and for nothing.
     pub fn new(kind: &'static str, uri: impl Into<String>, capabilities: Capabilities) -> Self {
-        Self { kind, uri: uri.into(), capabilities }
+        let detection = Detection::default();
+        Self { kind, uri: uri.into(), capabilities, detection }
+    }
+
+    /// The same with another detection.
+    #[must_use]
+    pub fn with_detection(mut self, detection: Detection) -> Self {
+        self.detection = detection;
+        self
+    }
+}
+
+/// What it takes to notice a change by [`SecretProvider::stamps`]: from this the worst staleness
+/// of a watched secret is computed, and what watching costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    /// How many secrets one call of the store looks at; all of them if `None`.
+    pub keys_a_call: Option<NonZeroU32>,
+    /// How many such calls the provider makes in a minute at most, where the store has a quota.
+    pub calls_a_minute: Option<NonZeroU32>,
+    /// For how long after a change the store may still show the old state, by its own manual;
+    /// `None` where the manual promises no bound.
+    pub settles_within: Option<Duration>,
+    /// What a million such calls cost in US dollars, where the price is public.
+    pub usd_a_million: Option<f64>,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self {
+            keys_a_call: Some(NonZeroU32::MIN),
+            calls_a_minute: None,
+            settles_within: Some(Duration::ZERO),
+            usd_a_million: Some(0.0),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use oneiric_core::{
     Capabilities, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched, Result,
-    SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Stamp, Version, fetch_each,
+    SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Stamp, Version,
+    VersionInfo, fetch_each,
 };
 
 use crate::config::Config;
@@ -123,6 +124,10 @@ impl SecretLister for EnvProvider {
         let mut keys: Vec<SecretKey> = env::vars_os().filter_map(key).collect();
         keys.sort();
         Ok(keys)
+    }
+
+    async fn versions(&self, _: &SecretKey) -> Result<Vec<VersionInfo>> {
+        Err(Error::new(ErrorKind::Unsupported, "a variable has no versions but the one it is"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use oneiric_core::{
     Capabilities, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched, Result,
-    SecretKey, SecretLister, SecretProvider, SecretWriter, Stamp,
+    SecretKey, SecretLister, SecretProvider, SecretWriter, Stamp, VersionInfo,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -145,6 +145,10 @@ impl SecretProvider for FileProvider {
 impl SecretLister for FileProvider {
     async fn list(&self) -> Result<Vec<SecretKey>> {
         self.blocking(None, |tree| list::keys(&tree.config.path)).await?
+    }
+
+    async fn versions(&self, _: &SecretKey) -> Result<Vec<VersionInfo>> {
+        Err(Error::new(ErrorKind::Unsupported, "a file has no versions but the one it is"))
     }
 }
 

@@ -12,7 +12,7 @@ use futures_util::stream;
 use oneiric_core::{
     Capabilities, Change, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched,
     Result, SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Snapshot, Stamp,
-    Version,
+    Version, VersionInfo, VersionState,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -318,6 +318,23 @@ impl SecretLister for MemoryProvider {
             held.map(|(key, _)| key.parse().expect("the tests put valid keys")).collect();
         keys.sort();
         Ok(keys)
+    }
+
+    async fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>> {
+        let state = self.state();
+        if let Some(kind) = state.failure {
+            return Err(Error::new(kind, "the listing fails as the test told it to"));
+        }
+        let history = state.secrets.get(key.as_str()).filter(|history| history.current.is_some());
+        let history = history.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no secret `{key}`"))
+        })?;
+        let info = |&number: &u64| {
+            let mut info = VersionInfo::new(Version::numbered(number), VersionState::Enabled);
+            info.current = history.current == Some(number);
+            info
+        };
+        Ok(history.versions.keys().rev().map(info).collect())
     }
 }
 

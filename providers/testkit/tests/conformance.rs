@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use oneiric_core::{
     Capabilities, Change, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched,
     Result, SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Snapshot, Stamp,
-    Version, fetch_each,
+    Version, VersionInfo, fetch_each,
 };
 use oneiric_testkit::{MemoryProvider, Outcome, Report, Rig, conformance};
 
@@ -257,6 +257,10 @@ impl SecretLister for Broken {
             keys.reverse();
         }
         Ok(keys)
+    }
+
+    async fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>> {
+        self.store.lister().expect("the double lists").versions(key).await
     }
 }
 
