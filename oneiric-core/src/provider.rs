@@ -1,5 +1,6 @@
 //! Where secrets come from: the contract that a store's code fulfils.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -365,42 +366,52 @@ impl Fetched {
 /// The store's own name for one state of a secret, with its place in the order where the store
 /// has one. It is printed in reports and logs, so nothing about the value may show in it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Version {
-    id: Arc<str>,
-    ordinal: Option<u64>,
+pub struct Version(Id);
+
+/// A number is kept as one: a cache holds a version for each of its secrets.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Id {
+    Number(u64),
+    Text(Arc<str>),
 }
 
 impl Version {
     /// A version that stands in no order, such as a random id.
     pub fn opaque(id: impl Into<Arc<str>>) -> Self {
-        Self { id: id.into(), ordinal: None }
+        Self(Id::Text(id.into()))
     }
 
     /// A version that is its own place in the order.
     pub fn numbered(number: u64) -> Self {
-        Self { id: number.to_string().into(), ordinal: Some(number) }
+        Self(Id::Number(number))
     }
 
     /// The store's id.
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Id::Number(number) => number.to_string().into(),
+            Id::Text(text) => Cow::Borrowed(text),
+        }
     }
 
     /// Whether the store's order puts this one before `other`. Without an order: no.
     pub fn is_older_than(&self, other: &Self) -> bool {
-        matches!((self.ordinal, other.ordinal), (Some(a), Some(b)) if a < b)
+        matches!((&self.0, &other.0), (Id::Number(a), Id::Number(b)) if a < b)
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.id)
+        match &self.0 {
+            Id::Number(number) => write!(f, "{number}"),
+            Id::Text(text) => f.write_str(text),
+        }
     }
 }
 
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.id)
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -89,7 +89,7 @@ async fn a_refresh_asks_with_the_stamp_that_is_held_and_is_renewed_by_not_modifi
     let resolver = resolver(calls, &clock);
     for _ in 0..3 {
         let secret = resolver.get(&reference("a")).await.unwrap();
-        assert_eq!((secret.version().id(), secret.stale_for()), ("1", None));
+        assert_eq!((secret.version().to_string(), secret.stale_for()), ("1".to_owned(), None));
         // Read twice: the second one is a hit.
         resolver.get(&reference("a")).await.unwrap();
         clock.advance(std::time::Duration::from_secs(601));

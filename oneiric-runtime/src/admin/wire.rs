@@ -132,7 +132,7 @@ impl WatchEvent {
             SecretEvent::Changed { provider, key, version } => Self::Changed {
                 provider,
                 key: key.as_str().to_owned(),
-                version: version.id().to_owned(),
+                version: version.to_string(),
             },
             SecretEvent::Refused { provider, key, error } => {
                 Self::Refused { provider, key: key.as_str().to_owned(), error: error.chain() }

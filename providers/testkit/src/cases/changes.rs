@@ -76,10 +76,10 @@ pub(crate) async fn an_exact_version_is_served_or_refused(bench: &Bench<'_>) -> 
     let at = |version: &str| FetchRequest::new(key.clone()).at_version(version);
     bench.put(&key, &bench.secret()).await?;
     if !bench.capabilities.versions {
-        let answer = bench.ask(&at(version.id())).await;
+        let answer = bench.ask(&at(&version.id())).await;
         return ensure_error(&answer, &[ErrorKind::Unsupported]).map(drop);
     }
-    match bench.ask(&at(version.id())).await {
+    match bench.ask(&at(&version.id())).await {
         Ok(answer) => {
             ensure_value(&answer, &old)?;
             let came = &answer.version;
