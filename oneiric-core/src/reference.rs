@@ -8,6 +8,8 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
+use smol_str::SmolStr;
+
 use crate::id::{ParseError, ProviderId};
 
 /// The longest key, in bytes. The longest name that any of the stores we know accepts is an
@@ -15,9 +17,10 @@ use crate::id::{ParseError, ProviderId};
 const MAX_KEY: usize = 1024;
 
 /// The name of a secret within its provider. What it may look like beyond this is the provider's
-/// to say; here it is non-empty, at most 1,024 bytes, and free of control characters.
+/// to say; here it is non-empty, at most 1,024 bytes, and free of control characters. One of up to
+/// 23 bytes is kept in place; a longer one is shared by its clones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SecretKey(Arc<str>);
+pub struct SecretKey(SmolStr);
 
 impl SecretKey {
     /// The key as the provider knows it (nothing escaped).

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zerocopy::{Immutable, IntoBytes};
+use zeroize::Zeroize;
 
 /// What every printed form of a secret shows.
 const REDACTED: &str = "[secret]";
@@ -23,17 +24,29 @@ const REDACTED: &str = "[secret]";
 /// assert_eq!(value.expose(), b"s3cr3t");
 /// ```
 #[derive(Clone)]
-pub struct SecretValue(Arc<Zeroizing<Box<[u8]>>>);
+pub struct SecretValue(Arc<[Wiped]>);
+
+/// A byte that is wiped where it lies. The count of its owners, its length and the bytes stand in
+/// one piece of memory, so that a reader follows one pointer.
+#[derive(IntoBytes, Immutable)]
+#[repr(transparent)]
+struct Wiped(u8);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl SecretValue {
     /// The bytes. Whoever copies them owns the copy.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 
     /// The bytes as text, or `None` where they are not UTF-8.
     pub fn expose_str(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
+        std::str::from_utf8(self.expose()).ok()
     }
 
     /// Whether there is nothing in it.
@@ -48,17 +61,12 @@ impl SecretValue {
 }
 
 impl From<Vec<u8>> for SecretValue {
-    /// Takes the bytes over. Where the vector has room to spare its content is moved to a buffer
-    /// of the exact size and the old one is wiped, since shrinking it could leave a copy behind.
+    /// Moves the bytes to a buffer of the exact size and wipes the vector, with the room that it
+    /// had to spare.
     fn from(mut bytes: Vec<u8>) -> Self {
-        let exact = if bytes.len() == bytes.capacity() {
-            bytes.into_boxed_slice()
-        } else {
-            let copy = Box::<[u8]>::from(bytes.as_slice());
-            bytes.zeroize();
-            copy
-        };
-        Self(Arc::new(Zeroizing::new(exact)))
+        let value = Self::from(bytes.as_slice());
+        bytes.zeroize();
+        value
     }
 }
 
@@ -71,7 +79,7 @@ impl From<String> for SecretValue {
 impl From<&[u8]> for SecretValue {
     /// Copies the bytes; wiping the original is the caller's.
     fn from(bytes: &[u8]) -> Self {
-        Self(Arc::new(Zeroizing::new(bytes.into())))
+        Self(bytes.iter().map(|&byte| Wiped(byte)).collect())
     }
 }
 
