@@ -13,6 +13,16 @@ use std::time::Duration;
 pub struct Moment(u64);
 
 impl Moment {
+    /// The moment that [`as_nanos`](Self::as_nanos) was of, so that one can be kept in an atomic.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds on the clock, from wherever it counts.
+    pub fn as_nanos(self) -> u64 {
+        self.0
+    }
+
     /// The time from `earlier` to this moment; zero if it was later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -54,6 +64,12 @@ impl Clock {
             Some(held) => Moment(held.load(Ordering::SeqCst)),
             None => Moment(system_nanos()),
         }
+    }
+
+    /// The nanoseconds of a held clock, for those who cannot afford to look where time comes from.
+    #[doc(hidden)]
+    pub fn held_nanos(&self) -> Option<&Arc<AtomicU64>> {
+        self.held.as_ref()
     }
 
     /// Moves a held clock forward.

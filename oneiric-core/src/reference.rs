@@ -131,11 +131,15 @@ impl fmt::Debug for Field {
 /// assert_eq!(arn.provider().as_str(), "aws");
 /// # Ok::<(), oneiric_core::ParseError>(())
 /// ```
+///
+/// A reference that is used again and again is best kept: it remembers where its secret was found.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
 pub struct SecretRef {
     provider: ProviderId,
     key: SecretKey,
     version: Option<Arc<str>>,
+    // Both are looked at by every read, so they stand together.
     field: Option<Field>,
     memo: Memo,
 }
@@ -170,12 +174,14 @@ impl SecretRef {
     }
 
     /// The part of a JSON value that is meant, if not all of it.
+    #[inline]
     pub fn field(&self) -> Option<&Field> {
         self.field.as_ref()
     }
 
     /// Where its secret was found last; for those who look secrets up.
     #[doc(hidden)]
+    #[inline]
     pub fn memo(&self) -> &Memo {
         &self.memo
     }
@@ -189,6 +195,7 @@ pub struct Memo(OnceLock<Arc<dyn Any + Send + Sync>>);
 
 impl Memo {
     /// What was left, if it is of this type.
+    #[inline]
     pub fn get<T: Any>(&self) -> Option<&T> {
         self.0.get()?.downcast_ref()
     }

@@ -40,6 +40,7 @@ impl Drop for Wiped {
 
 impl SecretValue {
     /// The bytes. Whoever copies them owns the copy.
+    #[inline]
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
     }
