@@ -9,7 +9,7 @@ use crate::variant::{Reads, VARIANTS};
 use crate::workload::{ENTRIES, Order};
 
 /// How many reads a pass has: enough to take milliseconds.
-const PASS: usize = 1 << 17;
+const PASS: usize = 1 << 19;
 
 /// One comparison: the figure, ours, the peer, and the target.
 struct Comparison {

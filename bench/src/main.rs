@@ -28,14 +28,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is measured, one part after the other.
+const PARTS: [&str; 7] =
+    ["hits", "instructions", "allocations", "calls", "failures", "large", "resident"];
+
 struct Options {
     json: Option<String>,
     quick: bool,
+    /// The one part that is wanted.
+    only: Option<String>,
 }
 
 impl Options {
     fn parse(args: &[&str]) -> Result<Self, String> {
-        let mut options = Self { json: None, quick: false };
+        let mut options = Self { json: None, quick: false, only: None };
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
             match *arg {
@@ -43,6 +49,14 @@ impl Options {
                 "--json" => {
                     let file = rest.next().ok_or("`--json` needs a file")?;
                     options.json = Some((*file).to_owned());
+                }
+                "--only" => {
+                    let part = rest.next().ok_or("`--only` needs the name of a part")?;
+                    if !PARTS.contains(part) {
+                        let parts = PARTS.join(", ");
+                        return Err(format!("`{part}` is no part; there are {parts}"));
+                    }
+                    options.only = Some((*part).to_owned());
                 }
                 other => return Err(format!("`{other}` is not understood here")),
             }
@@ -60,29 +74,30 @@ fn run(options: &Options) -> Result<(), String> {
     if !exists("aws") {
         report.leave_out("all that compares with aws_secretsmanager_caching: it is not built in");
     }
-    part("hits", || report.add(hits::figures(pick(7, 21))));
-    part("instructions", || match children::instructions() {
-        Ok(figures) => report.add(figures),
-        Err(problem) => report.leave_out(format!("all counts of instructions: {problem}")),
-    });
-    part("allocations", || children::allocations().map(|figures| report.add(figures)))?;
-    part("calls", || report.add(calls::figures(pick(3, 11))));
-    part("failures", || report.add(failures::figures(window)));
-    part("large", || report.add(large::figures(pick(21, 101), large::MANY)));
-    part("resident", || children::bytes_per_entry(large::MANY).map(|figures| report.add(figures)))?;
+    let wanted = |part: &str| options.only.as_ref().is_none_or(|only| only == part);
+    for part in PARTS.into_iter().filter(|part| wanted(part)) {
+        let start = Instant::now();
+        match part {
+            "hits" => report.add(hits::figures(pick(7, 21))),
+            "instructions" => match children::instructions() {
+                Ok(figures) => report.add(figures),
+                Err(problem) => report.leave_out(format!("all counts of instructions: {problem}")),
+            },
+            "allocations" => report.add(children::allocations()?),
+            "calls" => report.add(calls::figures(pick(3, 11))),
+            "failures" => report.add(failures::figures(window)),
+            "large" => report.add(large::figures(pick(21, 101), large::MANY)),
+            "resident" => report.add(children::bytes_per_entry(large::MANY)?),
+            _ => return Err(format!("the part `{part}` is not measured")),
+        }
+        eprintln!("measured {part} in {:.0} s", start.elapsed().as_secs_f64());
+    }
     print!("{}", report.table());
     if let Some(file) = &options.json {
         let text = format!("{:#}\n", report.json());
         std::fs::write(file, text).map_err(|error| format!("cannot write {file}: {error}"))?;
     }
     Ok(())
-}
-
-fn part<T>(name: &str, measure: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = measure();
-    eprintln!("measured {name} in {:.0} s", start.elapsed().as_secs_f64());
-    result
 }
 
 /// For callgrind: the same preparation whatever the count, then so many reads.

@@ -2,11 +2,16 @@
 //! secrets of a provider together, so that neither a cold start nor the end of an outage makes a
 //! herd. When a provider says to come back later, that is kept secret by secret.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
+
+/// The least and the most of [`Courtesy::patience`], and how many times the usual it is between.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+const TIMES: u64 = 4;
 
 /// The limits of one provider, and how far they are used up.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ pub(crate) struct Courtesy {
     savings: Duration,
     /// A token bucket, kept as the moment until which all calls so far are paid for.
     paid_until: Mutex<Option<Instant>>,
+    /// How long a call that brought something took lately, in nanoseconds.
+    usual: AtomicU64,
 }
 
 impl Courtesy {
@@ -28,7 +35,22 @@ impl Courtesy {
             cost: Duration::from_secs(1) / a_second.max(1),
             savings: Duration::from_secs(1),
             paid_until: Mutex::default(),
+            usual: AtomicU64::new(nanos(PATIENCE.1) / TIMES),
         }
+    }
+
+    /// Notes how long a call took that brought something.
+    pub(crate) fn took(&self, time: Duration) {
+        // Two at once may lose one of them, which is as good.
+        let usual = self.usual.load(Ordering::Relaxed);
+        self.usual.store(usual - usual / 8 + nanos(time) / 8, Ordering::Relaxed);
+    }
+
+    /// How long after the begin of a call its answer is waited for by those who have a value that
+    /// has only just outlived its time: a few times of what is usual.
+    pub(crate) fn patience(&self) -> Duration {
+        let usual = Duration::from_nanos(self.usual.load(Ordering::Relaxed));
+        (usual * u32::try_from(TIMES).expect("it is small")).clamp(PATIENCE.0, PATIENCE.1)
     }
 
     /// Waits for its turn. The call may last as long as the permit is held. Dropping the future
@@ -54,9 +76,26 @@ impl Courtesy {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patience_follows_what_is_usual_within_bounds() {
+        let courtesy = Courtesy::new(1, 1);
+        assert_eq!(courtesy.patience(), PATIENCE.1, "nothing is known yet");
+        let settle = |millis| {
+            (0..100).for_each(|_| courtesy.took(Duration::from_millis(millis)));
+            courtesy.patience().as_millis()
+        };
+        assert_eq!(settle(0), PATIENCE.0.as_millis());
+        assert!((55..=60).contains(&settle(15)), "{:?}", courtesy.patience());
+        assert_eq!(settle(1000), PATIENCE.1.as_millis());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_of_calls_may_be_made_at_once_and_then_it_is_the_rate() {

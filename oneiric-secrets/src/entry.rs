@@ -13,57 +13,77 @@ use oneiric_core::{
 use crate::field;
 
 /// One fetched version. Never changed once made: a renewal makes a new one around the same bytes.
+///
+/// What every read looks at comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Entry {
-    pub(crate) value: SecretValue,
-    pub(crate) version: Version,
-    pub(crate) stamp: Option<Stamp>,
-    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) times: Times,
     /// The epoch in which its fetch began.
     pub(crate) epoch: u64,
-    pub(crate) times: Times,
+    pub(crate) value: SecretValue,
+    pub(crate) version: Version,
+    /// Only where there is something in it: there may be a million entries.
+    extras: Option<Box<Extras>>,
+}
+
+/// What not every entry has.
+#[derive(Debug, Default)]
+struct Extras {
+    stamp: Option<Stamp>,
+    snapshot: Option<Snapshot>,
     /// The fields that were asked for so far; each is decoded once per version.
     fields: Mutex<Vec<(Field, SecretValue)>>,
 }
 
 /// Until when a fetched value is what.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(crate) struct Times {
-    /// When its fetch began.
-    pub(crate) fetched: Moment,
     /// From here on a read also asks for the next one, without waiting for it.
     pub(crate) refresh: Moment,
     pub(crate) fresh_until: Moment,
-    /// Until when it may be served while the provider cannot answer.
-    pub(crate) usable_until: Moment,
-    /// Until when a handle shows it: the same, also where reads keep nothing.
-    pub(crate) followed_until: Moment,
+    /// When its fetch began.
+    pub(crate) fetched: Moment,
 }
 
 impl Entry {
     pub(crate) fn new(fetched: Fetched, epoch: u64, times: Times) -> Self {
         let Fetched { value, version, stamp, snapshot, .. } = fetched;
-        Self { value, version, stamp, snapshot, epoch, times, fields: Mutex::default() }
+        let extras = Extras { stamp, snapshot, fields: Mutex::default() };
+        let wanted = extras.stamp.is_some() || extras.snapshot.is_some() || field::may_have(&value);
+        Self { times, epoch, value, version, extras: wanted.then(|| Box::new(extras)) }
     }
 
     /// The same version, found to be still the current one by a fetch that began in `epoch`.
     pub(crate) fn renewed(&self, epoch: u64, times: Times) -> Self {
-        let fields = self.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let renewed = |extras: &Extras| {
+            let fields = extras.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let (stamp, snapshot) = (extras.stamp.clone(), extras.snapshot.clone());
+            Box::new(Extras { stamp, snapshot, fields: Mutex::new(fields) })
+        };
         Self {
+            times,
+            epoch,
             value: self.value.clone(),
             version: self.version.clone(),
-            stamp: self.stamp.clone(),
-            snapshot: self.snapshot.clone(),
-            epoch,
-            times,
-            fields: Mutex::new(fields),
+            extras: self.extras.as_deref().map(renewed),
         }
+    }
+
+    pub(crate) fn stamp(&self) -> Option<&Stamp> {
+        self.extras.as_ref()?.stamp.as_ref()
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.extras.as_ref()?.snapshot.as_ref()
     }
 
     /// The whole value, or one field of it.
     pub(crate) fn part(&self, field: Option<&Field>, of: &dyn fmt::Display) -> Result<SecretValue> {
         let Some(field) = field else { return Ok(self.value.clone()) };
-        let mut fields = self.fields.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(extras) = &self.extras else { return field::extract(&self.value, field, of) };
+        let mut fields = extras.fields.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, value)) = fields.iter().find(|(known, _)| known == field) {
             return Ok(value.clone());
         }
@@ -100,11 +120,13 @@ impl Secret {
     }
 
     /// All of a fresh entry that is there.
+    #[inline]
     pub(crate) fn whole(entry: EntryGuard) -> Self {
         Self { entry, field: None, stale: None }
     }
 
     /// The bytes.
+    #[inline]
     pub fn value(&self) -> &SecretValue {
         self.field.as_ref().unwrap_or(&self.entry().value)
     }
@@ -120,6 +142,7 @@ impl Secret {
         self.stale
     }
 
+    #[inline]
     fn entry(&self) -> &Entry {
         self.entry.as_ref().expect("a secret is made of an entry that is there")
     }

@@ -24,42 +24,30 @@ impl Epochs {
     }
 }
 
-/// What has been said about everything below one point (a key, or a whole provider).
+/// The first epoch of which something holds: what began before it is out of bounds.
 #[derive(Debug, Default)]
-pub(crate) struct Bounds {
-    fresh_from: AtomicU64,
-    usable_from: AtomicU64,
-    older_allowed_from: AtomicU64,
+pub(crate) struct Bound(AtomicU64);
+
+impl Bound {
+    /// From `epoch` on, or from later if that has been said already.
+    pub(crate) fn raise(&self, epoch: u64) {
+        self.0.fetch_max(epoch, Ordering::SeqCst);
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
-impl Bounds {
-    /// Nothing that began before `epoch` is fresh.
-    pub(crate) fn invalidate(&self, epoch: u64) {
-        self.fresh_from.fetch_max(epoch, Ordering::SeqCst);
-    }
-
-    /// Nothing that began before `epoch` may be used at all, not even stale.
-    pub(crate) fn purge(&self, epoch: u64) {
-        self.invalidate(epoch);
-        self.usable_from.fetch_max(epoch, Ordering::SeqCst);
-    }
-
-    /// What begins from `epoch` on may replace a newer version.
-    pub(crate) fn allow_older(&self, epoch: u64) {
-        self.older_allowed_from.fetch_max(epoch, Ordering::SeqCst);
-    }
-
-    pub(crate) fn fresh_from(&self) -> u64 {
-        self.fresh_from.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn usable_from(&self) -> u64 {
-        self.usable_from.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn older_allowed_from(&self) -> u64 {
-        self.older_allowed_from.load(Ordering::SeqCst)
-    }
+/// What has been said about everything of one provider.
+#[derive(Debug, Default)]
+pub(crate) struct Bounds {
+    /// Nothing that began before is fresh.
+    pub(crate) fresh: Bound,
+    /// Nothing that began before may be used at all, not even stale.
+    pub(crate) usable: Bound,
+    /// What began before must not replace a newer version; what begins from here on may.
+    pub(crate) older_allowed: Bound,
 }
 
 #[cfg(test)]
@@ -68,13 +56,14 @@ mod tests {
 
     #[test]
     fn a_fetch_that_began_before_an_invalidation_is_below_its_bound() {
-        let (epochs, bounds) = (Epochs::default(), Bounds::default());
+        let (epochs, fresh) = (Epochs::default(), Bound::default());
         let before = epochs.now();
-        bounds.invalidate(epochs.open());
-        assert!(before < bounds.fresh_from());
-        assert!(epochs.now() >= bounds.fresh_from());
-        assert!(before >= bounds.usable_from(), "a soft invalidation leaves it usable");
-        bounds.purge(epochs.open());
-        assert!(before < bounds.usable_from());
+        assert!(before >= fresh.epoch(), "nothing has been said yet");
+        let opened = epochs.open();
+        fresh.raise(opened);
+        assert!(before < fresh.epoch());
+        assert!(epochs.now() >= fresh.epoch());
+        fresh.raise(opened - 1);
+        assert_eq!(fresh.epoch(), opened, "it is never lowered");
     }
 }

@@ -12,6 +12,11 @@ use serde::de::{
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+/// Whether the value can have fields at all: only a JSON object or array has any.
+pub(crate) fn may_have(value: &SecretValue) -> bool {
+    matches!(value.expose().trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
 /// The field's value: the text of a JSON string, or the JSON text of anything else.
 ///
 /// # Errors
@@ -193,6 +198,15 @@ mod tests {
             ("/esc", "\"\\/\né😀é"),
         ] {
             assert_eq!(field(json, pointer).as_deref(), Ok(expected), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn only_objects_and_arrays_may_have_fields() {
+        for (text, may) in
+            [("{}", true), (" \n[1]", true), ("plain", false), ("\"{\"", false), ("", false)]
+        {
+            assert_eq!(may_have(&SecretValue::from(text)), may, "{text:?}");
         }
     }
 

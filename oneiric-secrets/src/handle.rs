@@ -17,7 +17,9 @@ use crate::entry::{Entry, Name};
 /// Clones follow together. While one lives, the secret is kept fresh in the background.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    pub(crate) follower: Arc<Follower>,
+    /// The follower's, without the way to it.
+    current: Arc<ArcSwapOption<Current>>,
+    follower: Arc<Follower>,
     changes: watch::Receiver<u64>,
     /// A handle keeps its secret in the cache.
     _cell: Arc<Cell>,
@@ -25,8 +27,9 @@ pub struct Handle {
 
 impl Handle {
     pub(crate) fn new(follower: Arc<Follower>, cell: Arc<Cell>) -> Self {
+        let current = Arc::clone(&follower.current);
         let changes = follower.serial.subscribe();
-        Self { follower, changes, _cell: cell }
+        Self { current, follower, changes, _cell: cell }
     }
 
     /// What it refers to.
@@ -40,15 +43,16 @@ impl Handle {
     /// # Errors
     /// `Unavailable` if the value was purged, or has outlived `stale_if_error`, and no newer one
     /// could be had yet.
+    #[inline]
     pub fn load(&self) -> Result<HandleGuard> {
-        let guard = self.follower.current.load();
+        let guard = self.current.load();
         if guard.is_some() { Ok(HandleGuard(guard)) } else { Err(self.follower.gone()) }
     }
 
     /// A reader of its own for one thread or task, which keeps hold of the current value and
     /// only looks whether there is a newer one. The old value lives until the next read.
     pub fn reader(&self) -> HandleReader {
-        HandleReader { cache: Cache::new(Arc::clone(&self.follower.current)), handle: self.clone() }
+        HandleReader { cache: Cache::new(Arc::clone(&self.current)), handle: self.clone() }
     }
 
     /// Waits for a version that this handle has not been told of yet. Dropping the future loses
@@ -73,6 +77,7 @@ impl HandleReader {
     ///
     /// # Errors
     /// As [`Handle::load`].
+    #[inline]
     pub fn load(&mut self) -> Result<&SecretValue> {
         match self.cache.load() {
             Some(current) => Ok(&current.value),
@@ -90,6 +95,7 @@ impl HandleGuard {
         &self.current().version
     }
 
+    #[inline]
     fn current(&self) -> &Current {
         self.0.as_ref().expect("a guard is made only of a value that is there")
     }
@@ -98,6 +104,7 @@ impl HandleGuard {
 impl Deref for HandleGuard {
     type Target = SecretValue;
 
+    #[inline]
     fn deref(&self) -> &SecretValue {
         &self.current().value
     }
@@ -119,7 +126,7 @@ struct Current {
 #[derive(Debug)]
 pub(crate) struct Follower {
     pub(crate) reference: SecretRef,
-    /// Shared with readers.
+    /// Shared with handles and readers.
     current: Arc<ArcSwapOption<Current>>,
     serial: watch::Sender<u64>,
 }
@@ -158,6 +165,7 @@ impl Follower {
         self.current.store(None);
     }
 
+    #[cold]
     fn gone(&self) -> Error {
         let message = format!("`{}` has no value that may be used now", self.reference);
         Error::new(ErrorKind::Unavailable, message)

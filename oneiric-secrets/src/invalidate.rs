@@ -11,6 +11,18 @@ use crate::event::SecretEvent;
 use crate::resolver::{Mode, Scope};
 use crate::shared::Shared;
 
+impl Bounds {
+    /// Says of a whole provider what an invalidation says.
+    fn invalidate(&self, mode: Mode, epoch: u64) {
+        match mode {
+            Mode::Soft => {}
+            Mode::Hard => self.usable.raise(epoch),
+            Mode::Rollback => self.older_allowed.raise(epoch),
+        }
+        self.fresh.raise(epoch);
+    }
+}
+
 impl Shared {
     /// See [`Resolver::invalidate_secrets`](crate::Resolver::invalidate_secrets). The work is that
     /// of the named keys, or of the providers, whatever the size of the cache.
@@ -41,23 +53,15 @@ impl Shared {
             }
             None => Vec::new(),
         };
-        let apply = |bounds: &Bounds| match mode {
-            Mode::Soft => bounds.invalidate(epoch),
-            Mode::Hard => bounds.purge(epoch),
-            Mode::Rollback => {
-                bounds.allow_older(epoch);
-                bounds.invalidate(epoch);
-            }
-        };
         match keys {
-            Some(_) => cells.iter().for_each(|cell| apply(&cell.bounds)),
-            None => sources.iter().for_each(|source| apply(&source.bounds)),
+            Some(_) => cells.iter().for_each(|cell| cell.invalidate(mode, epoch)),
+            None => sources.iter().for_each(|source| source.bounds.invalidate(mode, epoch)),
         }
         drop(saying);
         if mode == Mode::Hard {
             match keys {
-                Some(_) => cells.iter().for_each(|cell| cell.wipe()),
-                None => self.sweep(sources.iter().map(|source| source.id.clone()).collect()),
+                Some(_) => cells.iter().for_each(|cell| cell.wipe(epoch)),
+                None => self.sweep(sources.iter().map(|source| source.id.clone()).collect(), epoch),
             }
         }
         self.tally.invalidated(mode.token(), name);
@@ -81,11 +85,12 @@ impl Shared {
     }
 
     /// Wipes what a hard invalidation of whole providers has hidden, behind the caller's back.
-    fn sweep(self: &Arc<Self>, providers: Vec<ProviderId>) {
+    fn sweep(self: &Arc<Self>, providers: Vec<ProviderId>, epoch: u64) {
         let shared = Arc::clone(self);
         self.tasks.spawn_blocking(move || {
             for provider in &providers {
-                shared.cache.cells_of_provider(provider).iter().for_each(|cell| cell.wipe());
+                let cells = shared.cache.cells_of_provider(provider);
+                cells.iter().for_each(|cell| cell.wipe(epoch));
             }
         });
     }

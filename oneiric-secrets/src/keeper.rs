@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::cell::Cell;
+use crate::entry::Entry;
 use crate::shared::Shared;
 use crate::sync::{Mutex, PoisonError};
 
@@ -61,8 +62,9 @@ impl Shared {
             if refresh && !self.is_left_alone(&cell) {
                 due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
             }
-            if entry.is_some_and(|entry| now >= entry.times.followed_until) {
-                cell.expire_followers(now);
+            let is_over = |entry: &Entry| now >= self.options.followed_until(&entry.times);
+            if entry.is_some_and(|entry| is_over(&entry)) {
+                cell.expire_followers(is_over);
             }
         }
         for (provider, age) in &oldest {

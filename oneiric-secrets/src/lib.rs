@@ -20,6 +20,7 @@ mod shared;
 mod read;
 mod set;
 mod loader;
+mod flight;
 mod courtesy;
 mod invalidate;
 mod keeper;

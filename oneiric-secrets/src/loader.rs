@@ -12,13 +12,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use oneiric_core::telemetry::span;
 use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Moment, Result};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
-use crate::cell::{Cell, CellState, Failing, Flight, Landing, Source};
+use crate::cell::{Cell, CellState, Failing, Source};
 use crate::entry::{Entry, shutting_down};
 use crate::event::SecretEvent;
+use crate::flight::{Flight, Landing};
 use crate::shared::Shared;
 
 /// The first pause before a provider that lags behind, or fails, is asked again.
@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 impl Shared {
     /// Joins the flights of these secrets, which are of one provider, and starts one flight for
     /// all that have none.
-    pub(crate) fn board(self: &Arc<Self>, cells: &[Arc<Cell>]) -> Vec<Flight> {
+    pub(crate) fn board(self: &Arc<Self>, cells: &[Arc<Cell>]) -> Vec<Arc<Flight>> {
         let now = self.options.clock.now();
         let mut claims = Vec::new();
         let flights = cells
@@ -40,15 +40,16 @@ impl Shared {
                 if state.flight.is_none()
                     && let Some(entry) = cell.hit(now).and_then(|entry| Option::clone(&entry))
                 {
-                    let landing = watch::channel(Some(Ok(entry))).1;
-                    return Flight { landing, began: Instant::now() };
+                    let landed = Flight::begin();
+                    landed.land(Ok(entry));
+                    return landed;
                 }
                 let flight = state.flight.get_or_insert_with(|| {
-                    let (sender, landing) = watch::channel(None);
-                    claims.push(Claim { cell: Arc::clone(cell), landing: sender });
-                    Flight { landing, began: Instant::now() }
+                    let flight = Flight::begin();
+                    claims.push(Claim { cell: Arc::clone(cell), flight: Arc::clone(&flight) });
+                    flight
                 });
-                flight.clone()
+                Arc::clone(flight)
             })
             .collect();
         if let Some(first) = claims.first() {
@@ -61,7 +62,7 @@ impl Shared {
     }
 
     /// The same for one.
-    pub(crate) fn board_one(self: &Arc<Self>, cell: &Arc<Cell>) -> Flight {
+    pub(crate) fn board_one(self: &Arc<Self>, cell: &Arc<Cell>) -> Arc<Flight> {
         let mut flights = self.board(std::slice::from_ref(cell));
         flights.pop().expect("there is a flight for each secret")
     }
@@ -82,10 +83,10 @@ impl Shared {
             let late = Instant::now() >= give_up;
             for (claim, answer) in claims.into_iter().zip(answers) {
                 match self.judge(&claim.cell, began, answer) {
-                    Verdict::Landed(landing) => claim.land(landing),
+                    Verdict::Landed(landing) => claim.flight.land(landing),
                     Verdict::Outdated | Verdict::Lagging if late => {
                         let landing = self.fail(&claim.cell, epoch, overtaken(&claim.cell));
-                        claim.land(landing);
+                        claim.flight.land(landing);
                     }
                     Verdict::Outdated => again.push(claim),
                     Verdict::Lagging => {
@@ -157,7 +158,11 @@ impl Shared {
         if let Some(kind) = failed {
             span.record("error", kind.token());
         }
-        self.tally.called(&source.id, name, started.elapsed(), failed);
+        let took = started.elapsed();
+        if failed.is_none() {
+            source.courtesy.took(took);
+        }
+        self.tally.called(&source.id, name, took, failed);
         answers
     }
 
@@ -165,8 +170,13 @@ impl Shared {
     fn judge(&self, cell: &Arc<Cell>, began: Began, answer: Result<Fetched>) -> Verdict {
         let Began { epoch, at } = began;
         let mut state = cell.state();
-        if !cell.is_valid(epoch) && !self.stop.is_cancelled() {
-            return Verdict::Outdated;
+        if !cell.is_valid(epoch) {
+            if !self.stop.is_cancelled() {
+                return Verdict::Outdated;
+            }
+            // There is no time to fly again, and what was overtaken is not installed.
+            drop(state);
+            return Verdict::Landed(self.fail(cell, epoch, shutting_down()));
         }
         let held = cell.entry();
         let fetched = match (answer, &held) {
@@ -194,10 +204,11 @@ impl Shared {
         // Version order wins over arrival order.
         let newer_expected = state.expected.as_ref().is_some_and(|expected| {
             fetched.version.is_older_than(&expected.version)
-                && !cell.may_be_older(expected.epoch, epoch)
+                && !cell.may_be_older(&state, expected.epoch, epoch)
         });
         let newer_held = held.as_ref().is_some_and(|held| {
-            fetched.version.is_older_than(&held.version) && !cell.may_be_older(held.epoch, epoch)
+            fetched.version.is_older_than(&held.version)
+                && !cell.may_be_older(&state, held.epoch, epoch)
         });
         if newer_expected || newer_held {
             return Verdict::Lagging;
@@ -207,7 +218,7 @@ impl Shared {
             tracing::warn!(target: "oneiric", secret = %cell, error = %error, "a value is refused");
             self.tell(SecretEvent::Refused {
                 provider: cell.source.id.clone(),
-                key: cell.key.clone(),
+                key: cell.key().clone(),
                 error: error.clone(),
             });
             return Verdict::Landed(self.fail(cell, epoch, error));
@@ -218,11 +229,11 @@ impl Shared {
         let (landing, first) = settle(cell, &mut state, entry);
         drop(state);
         if first {
-            cell.touch(self.second());
+            cell.touch(self.ticker.now());
             self.cache.enrol(cell);
         }
         if changed {
-            let (provider, key) = (cell.source.id.clone(), cell.key.clone());
+            let (provider, key) = (cell.source.id.clone(), cell.key().clone());
             self.tell(SecretEvent::Changed { provider, key, version });
         }
         Verdict::Landed(landing)
@@ -238,13 +249,13 @@ impl Shared {
             _ => self.jittered(times),
         };
         let until = self.options.clock.now().after(pause);
-        state.failing = Some(Failing { times, error: error.clone(), until, epoch });
+        state.failing = Some(Box::new(Failing { times, error: error.clone(), until, epoch }));
         state.flight = None;
         drop(state);
         if error.kind() == ErrorKind::NotFound {
             self.cache.remember_missing(cell);
         }
-        Some(Err(error))
+        Err(error)
     }
 
     /// Full jitter: anything up to a bound that doubles with each failure.
@@ -264,38 +275,36 @@ struct Began {
 /// The duty to land the flight of one secret.
 struct Claim {
     cell: Arc<Cell>,
-    landing: watch::Sender<Landing>,
+    flight: Arc<Flight>,
 }
 
 impl Claim {
     fn request(&self, give_up: Instant) -> FetchRequest {
-        let mut request = FetchRequest::new(self.cell.key.clone());
+        let mut request = FetchRequest::new(self.cell.key().clone());
         request.deadline = Some(give_up);
         let state = self.cell.state();
         let exact = self.cell.source.provider.descriptor().capabilities.versions;
-        request.version = match (&self.cell.pin, &state.expected) {
+        request.version = match (self.cell.pin(), &state.expected) {
             (Some(pin), _) => Some(Arc::clone(pin)),
             // Aliases such as `latest` lag behind events; the number that the event named does not.
             (None, Some(expected)) if exact => Some(expected.version.id().into()),
             _ => None,
         };
         if request.version.is_none() && state.expected.is_none() {
-            request.if_none_match = self.cell.entry().and_then(|entry| entry.stamp.clone());
+            request.if_none_match = self.cell.entry().and_then(|entry| entry.stamp().cloned());
         }
         request
-    }
-
-    /// The flight has left the cell already; this tells those who wait.
-    fn land(self, landing: Landing) {
-        self.landing.send_replace(landing);
     }
 }
 
 impl Drop for Claim {
-    /// A flight that ends without landing leaves the cell free for the next one.
+    /// A flight that breaks off leaves the cell free for the next one. One that lands has left it
+    /// before, together with what it brought.
     fn drop(&mut self) {
-        if self.landing.borrow().is_none() {
+        if !self.flight.has_landed() {
             self.cell.state().flight = None;
+            let message = format!("the fetch of `{}` broke off", self.cell);
+            self.flight.land(Err(Error::new(ErrorKind::Bug, message)));
         }
     }
 }
@@ -314,12 +323,11 @@ enum Verdict {
 /// time.
 fn settle(cell: &Cell, state: &mut CellState, entry: Arc<Entry>) -> (Landing, bool) {
     let first = cell.install(state, &entry);
-    state.learn(&entry.version);
     state.failing = None;
     state.flight = None;
     // Whatever was judged good enough to be installed also answers what was expected.
     state.expected = None;
-    (Some(Ok(entry)), first)
+    (Ok(entry), first)
 }
 
 fn overtaken(cell: &Cell) -> Error {

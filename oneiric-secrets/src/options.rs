@@ -65,13 +65,16 @@ impl ResolverOptions {
     pub(crate) fn times(&self, fetched: Moment, jitter: f64) -> Times {
         let fresh = self.ttl.mul_f64(1.0 - 0.1 * jitter);
         let fresh_until = fetched.after(fresh);
-        let followed_until = fresh_until.after(self.stale_if_error);
-        Times {
-            fetched,
-            refresh: fetched.after(fresh.mul_f64(0.8)),
-            fresh_until,
-            usable_until: if self.ttl.is_zero() { fetched } else { followed_until },
-            followed_until,
-        }
+        Times { refresh: fetched.after(fresh.mul_f64(0.8)), fresh_until, fetched }
+    }
+
+    /// Until when a value may be served while the provider cannot answer.
+    pub(crate) fn usable_until(&self, times: &Times) -> Moment {
+        if self.ttl.is_zero() { times.fetched } else { self.followed_until(times) }
+    }
+
+    /// Until when a handle shows a value: the same, also where reads keep nothing.
+    pub(crate) fn followed_until(&self, times: &Times) -> Moment {
+        times.fresh_until.after(self.stale_if_error)
     }
 }

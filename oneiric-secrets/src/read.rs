@@ -1,20 +1,24 @@
 //! The read flow: cache, else loader, else the last good value.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
-use crate::cell::{Cell, Flight};
+use crate::cell::Cell;
 use crate::entry::{Entry, EntryGuard, Secret, shutting_down};
+use crate::flight::{Flight, Landing};
+use crate::resolver::Resolver;
 use crate::shared::Shared;
 
-/// How long after its begin a fetch is waited for by readers who have a value that has only just
-/// outlived its time. It is one wait for all of them, not one for each.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long after it was due for another try a provider that failed is still taken for failing.
+const RECENT: Duration = Duration::from_secs(60);
+
 /// What a read found, before it is narrowed to a field.
 pub(crate) struct Answer {
     pub(crate) cell: Arc<Cell>,
@@ -28,14 +32,56 @@ impl Answer {
     }
 }
 
+/// A read. What a miss needs is set aside, so that a hit does not carry it.
+pub(crate) struct Get<'a> {
+    pub(crate) resolver: &'a Resolver,
+    pub(crate) reference: &'a SecretRef,
+    pub(crate) missed: Option<Missed<'a>>,
+}
+
+type Missed<'a> = Pin<Box<dyn Future<Output = Result<Box<Secret>>> + Send + 'a>>;
+
+impl Get<'_> {
+    #[cold]
+    fn poll_missed(&mut self, context: &mut Context<'_>) -> Poll<Result<Box<Secret>>> {
+        let Self { resolver, reference, missed } = self;
+        let (resolver, reference) = (*resolver, *reference);
+        let missed = missed.get_or_insert_with(|| {
+            Box::pin(async move {
+                resolver.shared.read(reference).await?.narrow(reference).map(Box::new)
+            })
+        });
+        missed.as_mut().poll(context)
+    }
+}
+
+impl Future for Get<'_> {
+    type Output = Result<Secret>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.missed.is_none()
+            && let Some(secret) = self.resolver.try_get(self.reference)
+        {
+            return Poll::Ready(Ok(secret));
+        }
+        match self.poll_missed(context) {
+            Poll::Ready(Ok(secret)) => Poll::Ready(Ok(*secret)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 impl Shared {
     /// The fast path of a read: by way of what the reference remembers, to an entry that needs
     /// nothing done.
+    #[inline(always)]
     pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
         let cell = reference.memo().get::<Cell>().filter(|cell| cell.source.home == self.home)?;
         let now = self.ticker.now();
         let entry = cell.hit(now)?;
-        cell.touch(self.second_at(now));
+        cell.touch(now);
         self.tally.hit();
         Some(entry)
     }
@@ -47,7 +93,7 @@ impl Shared {
             reference.memo().set(Arc::clone(&cell) as _);
         }
         if let Some(entry) = self.fresh(&cell) {
-            cell.touch(self.second());
+            cell.touch(self.ticker.now());
             self.tally.hit();
             return Ok(Answer { cell, entry, stale: None });
         }
@@ -78,7 +124,7 @@ impl Shared {
     fn board_missing(
         self: &Arc<Self>,
         references: &[SecretRef],
-    ) -> Vec<Option<(Arc<Cell>, Flight)>> {
+    ) -> Vec<Option<(Arc<Cell>, Arc<Flight>)>> {
         let mut missing: BTreeMap<&ProviderId, Vec<(usize, Arc<Cell>)>> = BTreeMap::new();
         for (at, reference) in references.iter().enumerate() {
             // A provider that is not there is reported by the read that follows.
@@ -115,7 +161,7 @@ impl Shared {
         self: &Arc<Self>,
         mut cell: Arc<Cell>,
         reference: &SecretRef,
-        mut boarded: Option<Flight>,
+        mut boarded: Option<Arc<Flight>>,
     ) -> Result<Answer> {
         loop {
             let flight = match boarded.take() {
@@ -134,7 +180,7 @@ impl Shared {
                 cell = self.cache.cell(reference)?;
                 continue;
             }
-            match self.await_flight(&cell, flight).await {
+            match self.await_flight(&cell, &flight).await {
                 // An invalidation may have come after the landing.
                 Ok(entry) if cell.is_valid(entry.epoch) => {
                     return Ok(Answer { cell, entry, stale: None });
@@ -145,30 +191,29 @@ impl Shared {
         }
     }
 
-    /// Waits for a flight: without end if there is nothing else to give, and not long after it
-    /// began if there is a value that has merely aged.
-    async fn await_flight(&self, cell: &Cell, flight: Flight) -> Result<Arc<Entry>> {
-        let Flight { mut landing, began } = flight;
-        let landed = async {
-            match landing.wait_for(Option::is_some).await {
-                Ok(landing) => landing.clone().expect("a landing was waited for"),
-                Err(_) => {
-                    Err(Error::new(ErrorKind::Bug, format!("the fetch of `{cell}` broke off")))
-                }
-            }
-        };
-        let mut landed = pin!(landed);
+    /// Waits for a flight: without end if there is nothing else to give. If there is a value that
+    /// has merely aged, not long after the flight began, which is one wait for all readers and not
+    /// one for each; and not at all if the flight before it failed.
+    async fn await_flight(&self, cell: &Cell, flight: &Flight) -> Landing {
+        let mut landing = pin!(flight.landing());
         if self.merely_aged(cell) {
-            if let Ok(landing) = timeout_at(began + PATIENCE, landed.as_mut()).await {
+            let failure = self.recent_failure(cell);
+            let patience = match failure {
+                Some(_) => Duration::ZERO,
+                None => cell.source.courtesy.patience(),
+            };
+            if let Some(landing) = at_most(flight.began + patience, landing.as_mut()).await {
                 return landing;
             }
             // Unless it was invalidated meanwhile, what is held will do.
             if self.merely_aged(cell) {
-                let message = format!("the provider did not answer for `{cell}` in time");
-                return Err(Error::new(ErrorKind::DeadlineExceeded, message));
+                return Err(failure.unwrap_or_else(|| {
+                    let message = format!("the provider did not answer for `{cell}` in time");
+                    Error::new(ErrorKind::DeadlineExceeded, message)
+                }));
             }
         }
-        landed.await
+        landing.await
     }
 
     /// Whether there is a value that nothing is wrong with but its age.
@@ -182,7 +227,7 @@ impl Shared {
         if !self.is_left_alone(cell) {
             return None;
         }
-        let error = cell.state().failing.as_ref()?.error.clone();
+        let error = cell.peek(|state| Some(state.failing.as_ref()?.error.clone())).flatten()?;
         let believed = matches!(
             error.kind(),
             ErrorKind::NotFound | ErrorKind::Throttled { retry_after: Some(_) }
@@ -193,13 +238,24 @@ impl Shared {
     /// Whether the provider is not to be asked for this now, after failures since the last
     /// invalidation.
     pub(crate) fn is_left_alone(&self, cell: &Cell) -> bool {
-        cell.state().failing.as_ref().is_some_and(|failing| {
-            cell.is_valid(failing.epoch) && self.options.clock.now() < failing.until
-        })
+        let until = cell.peek(|state| {
+            state.failing.as_ref().filter(|failing| cell.is_valid(failing.epoch)).map(|f| f.until)
+        });
+        until.flatten().is_some_and(|until| self.options.clock.now() < until)
+    }
+
+    /// The failure that the provider's last answer was, if a value serves over it and the provider
+    /// was due to be asked again not long ago.
+    fn recent_failure(&self, cell: &Cell) -> Option<Error> {
+        let failing = cell.peek(|state| state.failing.clone()).flatten()?;
+        let is_recent = self.options.clock.now() < failing.until.after(RECENT);
+        (is_recent && cell.is_valid(failing.epoch) && serves_stale(&failing.error))
+            .then_some(failing.error)
     }
 
     fn last_good(&self, cell: &Cell) -> Option<Arc<Entry>> {
-        cell.entry().filter(|entry| self.options.clock.now() < entry.times.usable_until)
+        cell.entry()
+            .filter(|entry| self.options.clock.now() < self.options.usable_until(&entry.times))
     }
 
     fn stale_or(&self, cell: Arc<Cell>, error: Error) -> Result<Answer> {
@@ -212,6 +268,15 @@ impl Shared {
             None => Err(error.context(format!("cannot get `{cell}`"))),
         }
     }
+}
+
+/// What a future gives by then. One that is late already is looked at once: even a timer that is
+/// due would take up to a millisecond.
+async fn at_most<F: Future>(by: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
+    if Instant::now() < by {
+        return timeout_at(by, future).await.ok();
+    }
+    future.as_mut().now_or_never()
 }
 
 /// Whether this failure is answered with the last good value: the provider could not answer, or

@@ -13,7 +13,7 @@ use crate::entry::{CachedSecret, Name, Secret};
 use crate::event::SecretEvent;
 use crate::handle::{Follower, Handle};
 use crate::options::ResolverOptions;
-use crate::read::Answer;
+use crate::read::{Answer, Get};
 use crate::set::Consistency;
 use crate::shared::Shared;
 
@@ -36,7 +36,7 @@ const SET_TRIES: usize = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Resolver {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What is to be invalidated.
@@ -91,11 +91,11 @@ impl Resolver {
     /// Those of the provider. While it cannot answer (`Throttled`, `Unavailable`,
     /// `DeadlineExceeded`), or answers with a value that is refused, the last good value is given
     /// for up to `stale_if_error`, and says so.
-    pub async fn get(&self, reference: &SecretRef) -> Result<Secret> {
-        match self.try_get(reference) {
-            Some(secret) => Ok(secret),
-            None => self.shared.read(reference).await?.narrow(reference),
-        }
+    pub fn get<'a>(
+        &'a self,
+        reference: &'a SecretRef,
+    ) -> impl Future<Output = Result<Secret>> + Send + 'a {
+        Get { resolver: self, reference, missed: None }
     }
 
     /// The value of a secret if the cache has a fresh one, without waiting for anything: no lock,
@@ -104,6 +104,8 @@ impl Resolver {
     ///
     /// Time is as of the last tick of a clock thread, at most about 20 ms old, however busy the
     /// async runtime is.
+    // Half of the time of a hit would go into handing the answer out through memory.
+    #[inline(always)]
     pub fn try_get(&self, reference: &SecretRef) -> Option<Secret> {
         let entry = self.shared.hit(reference)?;
         match reference.field() {
@@ -144,7 +146,7 @@ impl Resolver {
                 Consistency::Mixed(cells) => {
                     let _saying = self.shared.saying();
                     let epoch = self.shared.epochs.open();
-                    cells.iter().for_each(|cell| cell.bounds.invalidate(epoch));
+                    cells.iter().for_each(|cell| cell.invalidate(Mode::Soft, epoch));
                 }
                 Consistency::Torn(secret) => {
                     let message = format!(
@@ -218,8 +220,9 @@ impl Resolver {
         let cell = self.shared.cache.cell(&SecretRef::new(provider.clone(), key.clone()))?;
         let mut state = cell.state();
         let is_held = cell.entry().is_some_and(|held| held.version == version);
-        if !is_held && state.learn(&version) {
-            state.expected = Some(Expected { version, epoch: self.shared.epochs.now() });
+        if !is_held && cell.learn(&mut state, &version) {
+            let epoch = self.shared.epochs.now();
+            state.expected = Some(Box::new(Expected { version, epoch }));
         }
         Ok(())
     }
@@ -239,9 +242,9 @@ impl Resolver {
     pub fn cached(&self, provider: &ProviderId) -> Vec<CachedSecret> {
         let cells = self.shared.cache.cells_of_provider(provider);
         let held = |cell: Arc<Cell>| {
-            let entry = cell.entry().filter(|_| cell.pin.is_none())?;
-            let (version, stamp) = (entry.version.clone(), entry.stamp.clone());
-            Some(CachedSecret { key: cell.key.clone(), version, stamp })
+            let entry = cell.entry().filter(|_| cell.pin().is_none())?;
+            let (version, stamp) = (entry.version.clone(), entry.stamp().cloned());
+            Some(CachedSecret { key: cell.key().clone(), version, stamp })
         };
         cells.into_iter().filter_map(held).collect()
     }
@@ -255,8 +258,7 @@ impl Resolver {
     /// Why the last fetch of a secret failed, if it did: the reason behind a stale answer.
     pub fn last_failure(&self, reference: &SecretRef) -> Option<Error> {
         let cell = self.shared.cache.known_cell(reference)?;
-        let state = cell.state();
-        state.failing.as_ref().map(|failing| failing.error.clone())
+        cell.peek(|state| Some(state.failing.as_ref()?.error.clone())).flatten()
     }
 
     /// Ends all flights and background work and waits for them, at most until the deadline.

@@ -31,8 +31,7 @@ impl Shared {
                 return Consistency::Moved;
             }
             // A value from before an invalidation goes only with others from before it.
-            let fresh_from =
-                answer.cell.bounds.fresh_from().max(answer.cell.source.bounds.fresh_from());
+            let fresh_from = answer.cell.fresh_from();
             let overtaken = answer.entry.epoch < fresh_from;
             if overtaken && answers.iter().any(|other| other.entry.epoch >= fresh_from) {
                 return match answer.stale {
@@ -45,9 +44,9 @@ impl Shared {
             }
         }
         for (at, answer) in answers.iter().enumerate() {
-            let Some(snapshot) = &answer.entry.snapshot else { continue };
+            let Some(snapshot) = answer.entry.snapshot() else { continue };
             let conflicts = |other: &&Answer| {
-                let other = (&other.cell.source.id, other.entry.snapshot.as_ref());
+                let other = (&other.cell.source.id, other.entry.snapshot());
                 other.0 == &answer.cell.source.id
                     && other.1.is_some_and(|other| other.conflicts_with(snapshot))
             };

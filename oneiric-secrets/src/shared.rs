@@ -29,7 +29,6 @@ pub(crate) struct Shared {
     /// Tells the cells of this resolver from those of others, in what references remember.
     pub(crate) home: u64,
     pub(crate) ticker: Ticker,
-    start: Moment,
     pub(crate) cache: SecretValueCache,
     pub(crate) epochs: Epochs,
     saying: Mutex<()>,
@@ -52,14 +51,13 @@ impl Shared {
         let source = |(id, provider): (ProviderId, _)| {
             let courtesy = Courtesy::new(options.calls_at_once, options.calls_a_second);
             let bounds = Bounds::default();
-            (id.clone(), Arc::new(Source { home, id, provider, courtesy, bounds }))
+            (id.clone(), Arc::new(Source { home, bounds, id, provider, courtesy }))
         };
         let sources: BTreeMap<_, _> = providers.into_iter().map(source).collect();
         let mut random = options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let ticker = Ticker::new(&options.clock);
         Self {
             home,
-            start: ticker.now(),
             ticker,
             cache: SecretValueCache::new(sources, options.capacity, random.fork()),
             epochs: Epochs::default(),
@@ -78,15 +76,6 @@ impl Shared {
     /// at, so that a set is from before all of it or from after all of it.
     pub(crate) fn saying(&self) -> MutexGuard<'_, ()> {
         self.saying.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The clock of last use, in whole seconds, so that a hot secret is seldom written to.
-    pub(crate) fn second(&self) -> u64 {
-        self.second_at(self.ticker.now())
-    }
-
-    pub(crate) fn second_at(&self, now: Moment) -> u64 {
-        now.since(self.start).as_secs()
     }
 
     pub(crate) fn tell(&self, event: SecretEvent) {

@@ -48,6 +48,7 @@ impl Sharded {
         Self([const { Lane(AtomicU64::new(0)) }; LANES])
     }
 
+    #[inline]
     fn add_one(&self) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
@@ -104,6 +105,7 @@ impl Tally {
         }
     }
 
+    #[inline]
     pub(crate) fn hit(&self) {
         SUMS.hits.add_one();
     }

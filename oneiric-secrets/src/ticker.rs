@@ -13,54 +13,38 @@ use oneiric_core::{Clock, Moment};
 /// How old the time may be that a read goes by.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// Where reads get the time.
+/// Where reads get the time: nanoseconds on the clock, as of the last tick, or of a clock that a
+/// test holds and that is exact.
 #[derive(Debug)]
-pub(crate) enum Ticker {
-    /// A clock that a test holds is exact.
-    Held(Clock),
-    /// The system's, as of the last tick.
-    Ticking(Arc<Ticks>),
-}
+pub(crate) struct Ticker(Arc<AtomicU64>);
 
-/// The last tick, as nanoseconds since `start`.
-#[derive(Debug)]
-pub(crate) struct Ticks {
-    start: Moment,
-    since: AtomicU64,
-}
-
-/// The one ticker of the process; it ends with the last resolver that uses it.
-static SHARED: Mutex<Weak<Ticks>> = Mutex::new(Weak::new());
+/// The one that ticks in this process; it ends with the last resolver that uses it.
+static TICKING: Mutex<Weak<AtomicU64>> = Mutex::new(Weak::new());
 
 impl Ticker {
     pub(crate) fn new(clock: &Clock) -> Self {
-        if clock.is_held() { Self::Held(clock.clone()) } else { Self::Ticking(shared()) }
+        Self(clock.held_nanos().map_or_else(ticking, Arc::clone))
     }
 
+    #[inline]
     pub(crate) fn now(&self) -> Moment {
-        match self {
-            Self::Held(clock) => clock.now(),
-            Self::Ticking(ticks) => {
-                ticks.start.after(Duration::from_nanos(ticks.since.load(Ordering::Relaxed)))
-            }
-        }
+        Moment::from_nanos(self.0.load(Ordering::Relaxed))
     }
 }
 
-fn shared() -> Arc<Ticks> {
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(ticks) = shared.upgrade() {
-        return ticks;
+fn ticking() -> Arc<AtomicU64> {
+    let mut ticking = TICKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(nanos) = ticking.upgrade() {
+        return nanos;
     }
     let clock = Clock::system();
-    let ticks = Arc::new(Ticks { start: clock.now(), since: AtomicU64::new(0) });
-    *shared = Arc::downgrade(&ticks);
-    let weak = Arc::downgrade(&ticks);
+    let nanos = Arc::new(AtomicU64::new(clock.now().as_nanos()));
+    *ticking = Arc::downgrade(&nanos);
+    let weak = Arc::downgrade(&nanos);
     let tick = move || {
-        while let Some(ticks) = weak.upgrade() {
-            let since = clock.now().since(ticks.start).as_nanos();
-            ticks.since.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
-            drop(ticks);
+        while let Some(nanos) = weak.upgrade() {
+            nanos.store(clock.now().as_nanos(), Ordering::Relaxed);
+            drop(nanos);
             std::thread::sleep(TICK);
         }
     };
@@ -68,7 +52,7 @@ fn shared() -> Arc<Ticks> {
         .name("oneiric-ticker".into())
         .spawn(tick)
         .expect("the system has a thread to spare");
-    ticks
+    nanos
 }
 
 #[cfg(test)]

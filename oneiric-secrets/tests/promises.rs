@@ -250,6 +250,71 @@ async fn p4_stale_is_served_only_while_the_provider_cannot_answer_and_only_so_lo
 }
 
 #[tokio::test(start_paused = true)]
+async fn p4_no_read_waits_for_another_try_of_a_provider_that_has_just_failed() {
+    let rig = rig();
+    rig.store.put("a", "last good");
+    rig.get("a").await;
+    rig.store.latency(Duration::from_millis(5));
+    rig.store.fail(Some(ErrorKind::Unavailable));
+    rig.clock.advance(Duration::from_secs(601));
+    let waited = async || {
+        let begun = Instant::now();
+        assert_eq!(rig.stale("a").await.as_deref(), Some("last good"));
+        begun.elapsed()
+    };
+    assert!(waited().await >= Duration::from_millis(5), "nobody knows yet that it fails");
+    for tries in 2..10 {
+        // However long it is left alone by now, it is over.
+        rig.clock.advance(Duration::from_secs(31));
+        assert_eq!(waited().await, Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(6)).await;
+        assert_eq!(rig.store.fetches(), 1 + tries, "the try goes on behind the readers' backs");
+    }
+    // The try that finds it back brings the value to those who come after.
+    rig.store.fail(None);
+    rig.clock.advance(Duration::from_secs(31));
+    assert_eq!(waited().await, Duration::ZERO);
+    tokio::time::sleep(Duration::from_millis(6)).await;
+    assert_eq!(rig.get("a").await, "last good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_a_failure_of_long_ago_is_no_reason_not_to_wait() {
+    let rig = rig();
+    rig.store.put("a", "one");
+    rig.get("a").await;
+    rig.store.fail(Some(ErrorKind::Unavailable));
+    rig.clock.advance(Duration::from_secs(601));
+    rig.stale("a").await.unwrap();
+    rig.store.fail(None);
+    rig.store.put("a", "two");
+    rig.store.latency(Duration::from_millis(5));
+    rig.clock.advance(Duration::from_secs(300));
+    assert_eq!(rig.get("a").await, "two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_a_reader_waits_a_few_times_as_long_as_the_provider_usually_takes() {
+    for (usual, least, most) in [(0, 10, 11), (15, 50, 65), (60, 100, 101)] {
+        let rig = rig();
+        rig.store.latency(Duration::from_millis(usual));
+        for n in 0..60 {
+            rig.store.put(&format!("k{n}"), "v");
+            rig.get(&format!("k{n}")).await;
+        }
+        rig.store.hang(true);
+        rig.clock.advance(Duration::from_secs(601));
+        let begun = Instant::now();
+        assert!(rig.stale("k0").await.is_some());
+        let waited = begun.elapsed().as_millis();
+        assert!((least..=most).contains(&waited), "{waited} ms where {usual} ms are usual");
+        let begun = Instant::now();
+        assert!(rig.stale("k0").await.is_some());
+        assert_eq!(begun.elapsed(), Duration::ZERO, "one wait for all");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn p4_denied_is_never_answered_with_a_stale_value() {
     let kinds = [ErrorKind::Denied, ErrorKind::Unauthenticated, ErrorKind::NotFound];
     for kind in kinds.into_iter().chain([ErrorKind::VersionDisabled]) {
@@ -336,6 +401,24 @@ async fn p6_negative_answers_are_bounded_in_number() {
     assert_eq!(rig.store.fetches(), before, "the newest are remembered");
     assert_eq!(rig.refused("k0").await, ErrorKind::NotFound);
     assert_eq!(rig.store.fetches(), before + 1, "the oldest are forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p8_what_an_invalidation_overtook_is_not_installed_by_a_shutdown() {
+    let rig = rig();
+    rig.store.put("a", "leaked");
+    rig.store.latency(FETCH);
+    let waiter = {
+        let (resolver, reference) = (rig.resolver.clone(), reference("a"));
+        tokio::spawn(async move { resolver.get(&reference).await.map(drop) })
+    };
+    tokio::time::sleep(FETCH / 2).await;
+    rig.resolver.invalidate_secrets(&only("a"), Mode::Hard).unwrap();
+    // The answer and the end come at one moment.
+    tokio::time::sleep(FETCH / 2).await;
+    assert!(rig.resolver.shutdown(Instant::now() + FETCH * 10).await);
+    assert_eq!(waiter.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(rig.resolver.held_version(&reference("a")), None);
 }
 
 #[tokio::test(start_paused = true)]

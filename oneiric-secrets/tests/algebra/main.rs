@@ -24,7 +24,8 @@ use proptest::test_runner::RngSeed;
 
 /// Long enough for a fetch to hit its deadline and for the keeper to have looked at everything.
 const REST: Duration = Duration::from_secs(12);
-const FETCH: Duration = Duration::from_millis(50);
+/// Less than the least time that a reader who has an aged value waits.
+const FETCH: Duration = Duration::from_millis(6);
 const KEYS: [Key; 3] = [Key("one:a"), Key("one:b"), Key("two:a")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

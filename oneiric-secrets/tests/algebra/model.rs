@@ -10,6 +10,9 @@ pub(crate) const NEGATIVE_TTL: u64 = 250;
 /// From this age on a read refreshes; the exact moment is jittered to somewhat before it.
 const REFRESH: u64 = 500;
 
+/// How long after it was due again a store that failed is taken for failing.
+const RECENT: u64 = 60;
+
 /// What a read gives: a version that is fresh, one that is marked as stale, or an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -80,13 +83,22 @@ impl Model {
         {
             return Some(Answer::Fresh(held.version));
         }
-        let failing = self.left_alone(now)?;
+        let Some(failing) = self.left_alone(now) else { return self.at_once_while_tried(now) };
         let believed = matches!(
             failing.kind,
             ErrorKind::NotFound | ErrorKind::Throttled { retry_after: Some(_) }
         );
         let answer = self.instead(failing.kind, now);
         (believed || matches!(answer, Answer::Stale(_))).then_some(answer)
+    }
+
+    /// A store that failed a moment ago is tried again behind the backs of those who have a value.
+    fn at_once_while_tried(&self, now: Now) -> Option<Answer> {
+        let recent = |of: &Failing| now.time < of.until + RECENT && of.epoch >= self.fresh_from;
+        let failing = self.failing.filter(recent)?;
+        self.held.filter(|held| held.epoch >= self.fresh_from)?;
+        let answer = self.instead(failing.kind, now);
+        matches!(answer, Answer::Stale(_)).then_some(answer)
     }
 
     /// Whether a read, or the keeper of handles, asks the store.

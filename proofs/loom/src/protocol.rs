@@ -3,7 +3,7 @@
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex, MutexGuard};
 
-use crate::epoch::{Bounds, Epochs};
+use crate::epoch::{Bound, Bounds, Epochs};
 
 /// How many times a flight flies again at most, to keep the models finite. Every invalidation
 /// causes one more, and no model has as many.
@@ -21,7 +21,7 @@ pub struct World {
 }
 
 struct Cell {
-    bounds: Bounds,
+    fresh: Bound,
     /// An [`Entry`], or zero.
     entry: AtomicU64,
     state: Mutex<State>,
@@ -30,6 +30,7 @@ struct Cell {
 #[derive(Default)]
 struct State {
     flight: Option<Flight>,
+    older_allowed: u64,
     /// What a handle shows.
     shown: Option<Entry>,
 }
@@ -56,7 +57,7 @@ impl World {
     /// Secrets that the store holds in these versions, none of them read yet.
     pub fn new(versions: &[u64]) -> Arc<Self> {
         let cell = |_: &u64| Cell {
-            bounds: Bounds::default(),
+            fresh: Bound::default(),
             entry: AtomicU64::new(0),
             state: Mutex::default(),
         };
@@ -87,8 +88,7 @@ impl World {
     /// `Cell::entry`: what is held and not purged, fresh or not.
     pub fn usable(&self, at: usize) -> Option<Entry> {
         let entry = self.held(at)?;
-        let usable_from = self.cells[at].bounds.usable_from().max(self.source.usable_from());
-        (entry.epoch >= usable_from).then_some(entry)
+        (entry.epoch >= self.source.usable.epoch()).then_some(entry)
     }
 
     /// What still lies in memory.
@@ -149,10 +149,13 @@ impl World {
             return None;
         }
         let lags = |held: Entry| {
-            fetched.version < held.version && !self.may_be_older(at, held.epoch, fetched.epoch)
+            fetched.version < held.version && !self.may_be_older(&state, held.epoch, fetched.epoch)
         };
         if self.usable(at).is_some_and(lags) {
             return None;
+        }
+        if state.older_allowed <= fetched.epoch {
+            state.older_allowed = 0;
         }
         self.cells[at].entry.store(fetched.pack(), Ordering::Release);
         state.shown = Some(fetched);
@@ -162,33 +165,44 @@ impl World {
 
     /// `Resolver::invalidate_secrets` of these secrets.
     pub fn invalidate(&self, ats: &[usize], mode: Mode) {
-        {
+        let epoch = {
             let _one = self.invalidating.lock().expect("no model panics under the lock");
             let epoch = self.epochs.open();
             for &at in ats {
-                apply(&self.cells[at].bounds, mode, epoch);
+                if mode == Mode::Rollback {
+                    self.state(at).older_allowed = epoch;
+                }
+                self.cells[at].fresh.raise(epoch);
             }
-        }
+            epoch
+        };
         if mode == Mode::Hard {
-            ats.iter().for_each(|&at| self.wipe(at));
+            ats.iter().for_each(|&at| self.wipe(at, epoch));
         }
     }
 
     /// The same of everything.
     pub fn invalidate_all(&self, mode: Mode) {
-        {
+        let epoch = {
             let _one = self.invalidating.lock().expect("no model panics under the lock");
-            apply(&self.source, mode, self.epochs.open());
-        }
+            let epoch = self.epochs.open();
+            match mode {
+                Mode::Soft => {}
+                Mode::Hard => self.source.usable.raise(epoch),
+                Mode::Rollback => self.source.older_allowed.raise(epoch),
+            }
+            self.source.fresh.raise(epoch);
+            epoch
+        };
         if mode == Mode::Hard {
-            (0..self.cells.len()).for_each(|at| self.wipe(at));
+            (0..self.cells.len()).for_each(|at| self.wipe(at, epoch));
         }
     }
 
     /// `Cell::wipe`.
-    fn wipe(&self, at: usize) {
+    fn wipe(&self, at: usize, epoch: u64) {
         let mut state = self.state(at);
-        if self.usable(at).is_none() {
+        if self.held(at).is_none_or(|entry| entry.epoch < epoch) {
             self.cells[at].entry.store(0, Ordering::Release);
             state.shown = None;
         }
@@ -206,12 +220,11 @@ impl World {
     }
 
     fn is_valid(&self, at: usize, epoch: u64) -> bool {
-        epoch >= self.cells[at].bounds.fresh_from().max(self.source.fresh_from())
+        epoch >= self.cells[at].fresh.epoch().max(self.source.fresh.epoch())
     }
 
-    fn may_be_older(&self, at: usize, known: u64, epoch: u64) -> bool {
-        let allowed =
-            self.cells[at].bounds.older_allowed_from().max(self.source.older_allowed_from());
+    fn may_be_older(&self, state: &State, known: u64, epoch: u64) -> bool {
+        let allowed = state.older_allowed.max(self.source.older_allowed.epoch());
         known < allowed && allowed <= epoch
     }
 
@@ -227,16 +240,5 @@ impl Entry {
 
     fn unpack(packed: u64) -> Option<Self> {
         (packed != 0).then_some(Self { version: packed >> 32, epoch: packed & 0xffff_ffff })
-    }
-}
-
-fn apply(bounds: &Bounds, mode: Mode, epoch: u64) {
-    match mode {
-        Mode::Soft => bounds.invalidate(epoch),
-        Mode::Hard => bounds.purge(epoch),
-        Mode::Rollback => {
-            bounds.allow_older(epoch);
-            bounds.invalidate(epoch);
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! they stand, with twins of the locks, atomics, tasks and channels whose every use is a point at
 //! which another task may go on.
 //!
-//! Not watched are `papaya` and `arc-swap`: their operations are taken as single steps.
+//! Not watched is `arc-swap`: its operations are taken as single steps.
 #![forbid(unsafe_code)]
 
 #[path = "../../../oneiric-secrets/src/resolver.rs"]
@@ -27,6 +27,8 @@ mod read;
 mod set;
 #[path = "../../../oneiric-secrets/src/loader.rs"]
 mod loader;
+#[path = "../../../oneiric-secrets/src/flight.rs"]
+mod flight;
 #[path = "../../../oneiric-secrets/src/courtesy.rs"]
 mod courtesy;
 #[path = "../../../oneiric-secrets/src/invalidate.rs"]
