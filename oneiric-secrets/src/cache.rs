@@ -1,10 +1,10 @@
 //! The cache: which cell belongs to which `(provider, key)`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Weak};
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretKey, SecretRef};
 
 use crate::cell::{Cell, Source};
@@ -26,7 +26,7 @@ pub(crate) struct SecretValueCache {
     pub(crate) sources: BTreeMap<ProviderId, Arc<Source>>,
     /// As many as a power of two.
     shards: Box<[RwLock<Shard>]>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// The pinned versions of each secret, so that an invalidation of the secret finds them
     /// without looking through the cache.
     pinned: Mutex<HashMap<(ProviderId, SecretKey), Pinned>>,
@@ -65,7 +65,7 @@ impl<'a> Name<'a> {
             && self.pin == cell.pin().map(|pin| &**pin)
     }
 
-    fn hash(self, hasher: &RandomState) -> u64 {
+    fn hash(self, hasher: &DefaultHashBuilder) -> u64 {
         hasher.hash_one((self.provider, self.key, self.pin))
     }
 }
@@ -80,7 +80,7 @@ impl SecretValueCache {
         Self {
             sources,
             shards: (0..shards).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             pinned: Mutex::default(),
             negatives: Mutex::default(),
             enrolled: AtomicUsize::new(0),
@@ -257,7 +257,12 @@ impl Shard {
     }
 
     /// The cell of the same name, or this one if there was none.
-    fn find_or_insert(&mut self, hash: u64, new: &Arc<Cell>, hasher: &RandomState) -> Arc<Cell> {
+    fn find_or_insert(
+        &mut self,
+        hash: u64,
+        new: &Arc<Cell>,
+        hasher: &DefaultHashBuilder,
+    ) -> Arc<Cell> {
         if let Some(known) = self.find(hash, Name::of(new)) {
             return Arc::clone(known);
         }
@@ -269,7 +274,7 @@ impl Shard {
     }
 
     /// Removes this very cell; `false` if it is not there.
-    fn remove(&mut self, hash: u64, cell: &Arc<Cell>, hasher: &RandomState) -> bool {
+    fn remove(&mut self, hash: u64, cell: &Arc<Cell>, hasher: &DefaultHashBuilder) -> bool {
         let cells = &self.cells;
         let found = self.places.find_entry(hash, |&at| Arc::ptr_eq(&cells[at as usize], cell));
         let Ok(found) = found else { return false };

@@ -65,7 +65,12 @@ impl ResolverOptions {
     pub(crate) fn times(&self, fetched: Moment, jitter: f64) -> Times {
         let fresh = self.ttl.mul_f64(1.0 - 0.1 * jitter);
         let fresh_until = fetched.after(fresh);
-        Times { refresh: fetched.after(fresh.mul_f64(0.8)), fresh_until, fetched }
+        // The time that hits go by may lag behind that of the fetch.
+        let refresh = match fresh.is_zero() {
+            true => Moment::from_nanos(0),
+            false => fetched.after(fresh.mul_f64(0.8)),
+        };
+        Times { refresh, fresh_until, fetched }
     }
 
     /// Until when a value may be served while the provider cannot answer.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
+use oneiric_core::{Error, ErrorKind, Moment, ProviderId, Result, SecretRef};
 use tokio::time::{Instant, timeout_at};
 
 use crate::cell::Cell;
@@ -78,20 +78,33 @@ impl Shared {
     /// nothing done.
     #[inline(always)]
     pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
-        let cell = reference.memo().get::<Cell>().filter(|cell| cell.source.home == self.home)?;
         let now = self.ticker.now();
+        if let Some(cell) = reference.memo().get::<Cell>()
+            && cell.source.home == self.home
+            && let Some(entry) = cell.hit(now)
+        {
+            cell.touch(now);
+            self.tally.hit();
+            return Some(entry);
+        }
+        self.hit_by_name(reference, now)
+    }
+
+    /// The same for a reference that does not know the way, or knows a cell that has left.
+    #[inline(never)]
+    fn hit_by_name(&self, reference: &SecretRef, now: Moment) -> Option<EntryGuard> {
+        let cell = self.cache.known_cell(reference)?;
         let entry = cell.hit(now)?;
         cell.touch(now);
         self.tally.hit();
+        // It stays with the cell that it was shown first.
+        reference.memo().set(cell);
         Some(entry)
     }
 
     /// The read flow: cache, else loader, else the last good value.
     pub(crate) async fn read(self: &Arc<Self>, reference: &SecretRef) -> Result<Answer> {
         let cell = self.cache.cell(reference)?;
-        if reference.memo().get::<Cell>().is_none() {
-            reference.memo().set(Arc::clone(&cell) as _);
-        }
         if let Some(entry) = self.fresh(&cell) {
             cell.touch(self.ticker.now());
             self.tally.hit();
