@@ -18,10 +18,10 @@ use crate::field;
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Entry {
-    pub(crate) times: Times,
+    pub(crate) value: SecretValue,
     /// The epoch in which its fetch began.
     pub(crate) epoch: u64,
-    pub(crate) value: SecretValue,
+    pub(crate) times: Times,
     pub(crate) version: Version,
     /// Only where there is something in it: there may be a million entries.
     extras: Option<Box<Extras>>,
@@ -52,7 +52,7 @@ impl Entry {
         let Fetched { value, version, stamp, snapshot, .. } = fetched;
         let extras = Extras { stamp, snapshot, fields: Mutex::default() };
         let wanted = extras.stamp.is_some() || extras.snapshot.is_some() || field::may_have(&value);
-        Self { times, epoch, value, version, extras: wanted.then(|| Box::new(extras)) }
+        Self { value, epoch, times, version, extras: wanted.then(|| Box::new(extras)) }
     }
 
     /// The same version, found to be still the current one by a fetch that began in `epoch`.
@@ -63,9 +63,9 @@ impl Entry {
             Box::new(Extras { stamp, snapshot, fields: Mutex::new(fields) })
         };
         Self {
-            times,
-            epoch,
             value: self.value.clone(),
+            epoch,
+            times,
             version: self.version.clone(),
             extras: self.extras.as_deref().map(renewed),
         }
