@@ -11,7 +11,7 @@ use oneiric_core::{
     Error, ErrorKind, FetchRequest, Result, SecretKey, SecretProvider, SecretValue,
 };
 use oneiric_provider_env::Config;
-use oneiric_testkit::{Rig, conformance};
+use oneiric_testkit::{Ability, Fault, Rig, conformance};
 
 struct EnvRig;
 
@@ -25,7 +25,11 @@ impl Rig for EnvRig {
         Arc::new(Config::default().build().expect("the defaults are valid"))
     }
 
-    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<()> {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<Vec<String>> {
         for (key, value) in secrets {
             if value.expose().contains(&0) {
                 return Err(Error::new(ErrorKind::Invalid, "a variable cannot hold a zero byte"));
@@ -33,7 +37,7 @@ impl Rig for EnvRig {
             // SAFETY: this process has one test, and it runs on one thread.
             unsafe { env::set_var(variable(key), OsStr::from_bytes(value.expose())) };
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn remove(&self, key: &SecretKey) -> Result<()> {
@@ -42,8 +46,12 @@ impl Rig for EnvRig {
         Ok(())
     }
 
-    async fn outage(&self, _: bool) -> bool {
-        false
+    async fn fault(&self, _: Fault) -> Ability {
+        Ability::cannot("an environment is read in memory, and nothing can go wrong with that")
+    }
+
+    async fn mend(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use oneiric_core::{Error, ErrorKind, Result, SecretKey, SecretProvider, SecretValue};
 use oneiric_provider_file::Config;
-use oneiric_testkit::{Rig, conformance};
+use oneiric_testkit::{Ability, Fault, Rig, conformance};
 
 mod trees;
 
@@ -28,21 +29,27 @@ impl Rig for PlainRig {
         Arc::new(config.build().expect("the settings are valid"))
     }
 
-    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<()> {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<Vec<String>> {
         for (key, value) in secrets {
             self.tree.replace(key.as_str(), value.expose());
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn remove(&self, key: &SecretKey) -> Result<()> {
         fs::remove_file(self.tree.root().join(key.as_str())).map_err(not_removed)
     }
 
-    async fn outage(&self, on: bool) -> bool {
-        let (here, away) = (self.tree.root(), self.tree.root().with_extension("away"));
-        let (from, to) = if on { (here, away) } else { (away, here) };
-        fs::rename(from, to).is_ok()
+    async fn fault(&self, fault: Fault) -> Ability {
+        fault_of_files(&self.tree.root(), &fault)
+    }
+
+    async fn mend(&self) -> Result<()> {
+        mended_files(&self.tree.root())
     }
 }
 
@@ -66,14 +73,18 @@ impl Rig for MountRig {
         Arc::new(Config::new(self.mount.root()).build().expect("the settings are valid"))
     }
 
-    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<()> {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<Vec<String>> {
         self.change(|held| {
             let pair = |(key, value): &(SecretKey, SecretValue)| {
                 (key.to_string(), value.expose().to_vec())
             };
             held.extend(secrets.iter().map(pair));
         });
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn remove(&self, key: &SecretKey) -> Result<()> {
@@ -81,11 +92,32 @@ impl Rig for MountRig {
         Ok(())
     }
 
-    async fn outage(&self, on: bool) -> bool {
-        let (here, away) = (self.mount.root(), self.mount.root().with_extension("away"));
-        let (from, to) = if on { (here, away) } else { (away, here) };
-        fs::rename(from, to).is_ok()
+    async fn fault(&self, fault: Fault) -> Ability {
+        fault_of_files(&self.mount.root(), &fault)
     }
+
+    async fn mend(&self) -> Result<()> {
+        mended_files(&self.mount.root())
+    }
+}
+
+fn away(root: &Path) -> PathBuf {
+    root.with_extension("away")
+}
+
+fn fault_of_files(root: &Path, fault: &Fault) -> Ability {
+    match fault {
+        Fault::Unreachable => fs::rename(root, away(root)).unwrap(),
+        _ => return Ability::cannot("a file system cannot be told to do that"),
+    }
+    Ability::Done
+}
+
+fn mended_files(root: &Path) -> Result<()> {
+    if away(root).exists() {
+        fs::rename(away(root), root).unwrap();
+    }
+    Ok(())
 }
 
 fn not_removed(error: std::io::Error) -> Error {

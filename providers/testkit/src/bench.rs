@@ -11,7 +11,7 @@ use oneiric_core::{
 };
 
 use crate::capture::Capture;
-use crate::rig::Rig;
+use crate::rig::{Ability, Fault, Rig};
 
 /// How a case ends early.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl<'r> Bench<'r> {
     pub(crate) async fn put_all(&self, secrets: &[(SecretKey, SecretValue)]) -> Check {
         self.note_keys(secrets.iter().map(|(key, _)| key));
         match self.rig.put(secrets).await {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(error) if error.kind() == ErrorKind::Invalid => {
                 Err(Stop::Skip(format!("the store does not take such a value: {error}")))
             }
@@ -96,6 +96,20 @@ impl<'r> Bench<'r> {
     pub(crate) async fn remove(&self, key: &SecretKey) -> Check {
         let removed = self.rig.remove(key).await;
         removed.map_err(|error| Stop::Fail(format!("the rig cannot remove it: {}", error.chain())))
+    }
+
+    /// Puts the store out of order; what the rig cannot play is skipped.
+    pub(crate) async fn play(&self, fault: Fault) -> Check {
+        match self.rig.fault(fault).await {
+            Ability::Done => Ok(()),
+            Ability::Cannot(why) => Err(Stop::Skip(why)),
+        }
+    }
+
+    /// Puts the store in order again.
+    pub(crate) async fn mend(&self) -> Check {
+        let mended = self.rig.mend().await;
+        mended.map_err(|error| Stop::Fail(format!("the rig cannot mend it: {}", error.chain())))
     }
 
     /// Takes all away that was set.

@@ -30,7 +30,7 @@ pub async fn conformance(rig: &dyn Rig) -> Report {
     let mut report = Report { provider: bench.provider.descriptor().kind, cases: Vec::new() };
     macro_rules! run {
         ($($module:ident::$case:ident),* $(,)?) => {
-            $(report.add(stringify!($case), outcome($module::$case(&bench)).await);)*
+            $(report.add(stringify!($case), outcome(&bench, $module::$case(&bench)).await);)*
         };
     }
     run!(
@@ -128,8 +128,17 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// Runs one case. A panic, of the provider or of anything it uses, is a failure of the case.
-async fn outcome(case: impl Future<Output = Check>) -> Outcome {
+/// Runs one case and puts the store in order after it. A panic, of the provider or of anything it
+/// uses, is a failure of the case.
+async fn outcome(bench: &Bench<'_>, case: impl Future<Output = Check>) -> Outcome {
+    let outcome = judged(case).await;
+    match judged(bench.mend()).await {
+        Outcome::Passed => outcome,
+        unmended => unmended,
+    }
+}
+
+async fn judged(case: impl Future<Output = Check>) -> Outcome {
     match timeout(CASE, AssertUnwindSafe(case).catch_unwind()).await {
         Ok(Ok(Ok(()))) => Outcome::Passed,
         Ok(Ok(Err(Stop::Skip(why)))) => Outcome::Skipped(why),

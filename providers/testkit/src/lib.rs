@@ -24,4 +24,4 @@ pub use canary::scan_for_canary;
 pub use conformance::{Outcome, Report, conformance};
 pub use memory::MemoryProvider;
 pub use poll::poll_at_most;
-pub use rig::Rig;
+pub use rig::{Ability, Fault, Rig};

@@ -12,7 +12,7 @@ use oneiric_core::{
     Result, SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Snapshot, Stamp,
     Version, VersionInfo, fetch_each,
 };
-use oneiric_testkit::{MemoryProvider, Outcome, Report, Rig, conformance};
+use oneiric_testkit::{Ability, Fault, MemoryProvider, Outcome, Report, Rig, conformance};
 
 struct MemoryRig {
     store: Arc<MemoryProvider>,
@@ -25,12 +25,16 @@ impl Rig for MemoryRig {
         Arc::clone(&self.provider)
     }
 
-    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<()> {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn put(&self, secrets: &[(SecretKey, SecretValue)]) -> Result<Vec<String>> {
         self.store.put_all(secrets.iter().map(|(key, value)| (key.as_str(), value.clone())));
         for (key, _) in secrets {
             self.store.announce(Change::Secret { key: key.clone(), version: None });
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn remove(&self, key: &SecretKey) -> Result<()> {
@@ -38,9 +42,17 @@ impl Rig for MemoryRig {
         Ok(())
     }
 
-    async fn outage(&self, on: bool) -> bool {
-        self.store.fail(on.then_some(ErrorKind::Unavailable));
-        true
+    async fn fault(&self, fault: Fault) -> Ability {
+        match fault {
+            Fault::Unreachable => self.store.fail(Some(ErrorKind::Unavailable)),
+            _ => return Ability::cannot("the double cannot play that"),
+        }
+        Ability::Done
+    }
+
+    async fn mend(&self) -> Result<()> {
+        self.store.fail(None);
+        Ok(())
     }
 }
 

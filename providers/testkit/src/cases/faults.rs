@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
 use crate::canary::scan_for_canary;
+use crate::rig::Fault;
 
 pub(crate) async fn a_hostile_key_gets_an_error(bench: &Bench<'_>) -> Check {
     let long = "k".repeat(1024);
@@ -35,14 +36,12 @@ pub(crate) async fn a_deadline_that_passed_is_said_so(bench: &Bench<'_>) -> Chec
 pub(crate) async fn an_outage_is_no_absence_and_passes(bench: &Bench<'_>) -> Check {
     let (key, value) = bench.given("outage").await?;
     bench.fetched(&key).await?;
-    if !bench.rig.outage(true).await {
-        return Err(Stop::Skip("the rig cannot make the store unreachable".into()));
-    }
+    bench.play(Fault::Unreachable).await?;
     let mut request = FetchRequest::new(key.clone());
     request.deadline = Some(Instant::now() + Duration::from_secs(10));
     let answer = bench.ask(&request).await;
     let stamp = bench.stamp(&key).await;
-    bench.rig.outage(false).await;
+    bench.mend().await?;
     let kinds = [
         ErrorKind::Unavailable,
         ErrorKind::DeadlineExceeded,
