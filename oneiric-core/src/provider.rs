@@ -214,7 +214,8 @@ pub trait SecretWriter: Send + Sync {
         token: &str,
     ) -> Result<Version>;
 
-    /// Makes `version` the current one if `expected` is current now.
+    /// Makes `version` the current one if `expected` is current now; if none is, for `None`. That
+    /// it is current already is a success, whatever was expected.
     async fn promote(&self, key: &SecretKey, version: &str, expected: Option<&str>) -> Result<()>;
 
     /// Makes a version unreadable; [`enable`](Self::enable) takes it back.
