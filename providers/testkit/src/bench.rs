@@ -1,13 +1,14 @@
 //! What every case works with: the rig, the provider, fresh secrets, and a record of everything
 //! that the provider let be printed.
 
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oneiric_core::{
     Capabilities, Error, ErrorKind, FetchRequest, Fetched, Result, SecretKey, SecretProvider,
-    SecretValue, Stamp,
+    SecretValue, SecretWriter, Stamp, Version, VersionInfo,
 };
 
 use crate::capture::Capture;
@@ -34,7 +35,7 @@ pub(crate) struct Bench<'r> {
     pub(crate) capture: Option<Capture>,
     run: String,
     count: AtomicU64,
-    keys: Mutex<Vec<SecretKey>>,
+    keys: Mutex<BTreeSet<SecretKey>>,
     printed: Mutex<String>,
 }
 
@@ -57,10 +58,12 @@ impl<'r> Bench<'r> {
         }
     }
 
-    /// A key of this run.
+    /// A key of this run. Whatever is there under it at the end is taken away.
     pub(crate) fn key(&self, name: &str) -> SecretKey {
         let key = format!("conformance-{}-{name}", self.run);
-        key.parse().expect("letters, digits and dashes are a key")
+        let key: SecretKey = key.parse().expect("letters, digits and dashes are a key");
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        key
     }
 
     /// A value that was never there before.
@@ -77,19 +80,30 @@ impl<'r> Bench<'r> {
 
     /// Sets one secret.
     pub(crate) async fn put(&self, key: &SecretKey, value: &SecretValue) -> Check {
-        self.put_all(&[(key.clone(), value.clone())]).await
+        self.put_version(key, value).await.map(drop)
     }
 
-    /// Sets several at one moment.
-    pub(crate) async fn put_all(&self, secrets: &[(SecretKey, SecretValue)]) -> Check {
-        self.note_keys(secrets.iter().map(|(key, _)| key));
+    /// Sets several at one moment, and says which versions they became.
+    pub(crate) async fn put_all(&self, secrets: &[(SecretKey, SecretValue)]) -> Check<Vec<String>> {
         match self.rig.put(secrets).await {
-            Ok(_) => Ok(()),
+            Ok(versions) if self.capabilities.versions && versions.len() != secrets.len() => {
+                Err(Stop::Fail("versions are declared, and the rig does not name them".into()))
+            }
+            Ok(versions) => Ok(versions),
             Err(error) if error.kind() == ErrorKind::Invalid => {
                 Err(Stop::Skip(format!("the store does not take such a value: {error}")))
             }
             Err(error) => Err(Stop::Fail(format!("the rig cannot set it: {}", error.chain()))),
         }
+    }
+
+    /// Sets one secret, and says which version it became, where the store has ids.
+    pub(crate) async fn put_version(
+        &self,
+        key: &SecretKey,
+        value: &SecretValue,
+    ) -> Check<Option<String>> {
+        Ok(self.put_all(&[(key.clone(), value.clone())]).await?.pop())
     }
 
     /// Takes one away.
@@ -104,6 +118,34 @@ impl<'r> Bench<'r> {
             Ability::Done => Ok(()),
             Ability::Cannot(why) => Err(Stop::Skip(why)),
         }
+    }
+
+    /// The same for what the provider's own declaration makes a duty of the rig.
+    pub(crate) async fn play_declared(&self, fault: Fault, declared: &str) -> Check {
+        match self.play(fault).await {
+            Err(Stop::Skip(why)) => {
+                Err(Stop::Fail(format!("{declared} is declared, and the rig cannot try it: {why}")))
+            }
+            played => played,
+        }
+    }
+
+    /// The writer, where there is one.
+    pub(crate) fn writer(&self) -> Check<Writer<'_>> {
+        match self.provider.writer() {
+            Some(writer) => Ok(Writer { writer, bench: self }),
+            None => Err(Stop::Skip("there is no writer".into())),
+        }
+    }
+
+    /// The versions as the store lists them, or `None` where it keeps none or lists nothing.
+    pub(crate) async fn versions(&self, key: &SecretKey) -> Check<Option<Vec<VersionInfo>>> {
+        let Some(lister) = self.provider.lister().filter(|_| self.capabilities.versions) else {
+            return Ok(None);
+        };
+        let versions = lister.versions(key).await;
+        self.note_answer(&versions);
+        versions.map(Some).map_err(|error| unexpected("a list of versions", &error))
     }
 
     /// Puts the store in order again.
@@ -173,16 +215,79 @@ impl<'r> Bench<'r> {
         self.printed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn note_answer<T: Debug>(&self, answer: &Result<T>) {
+    /// Remembers how an answer prints, and all that caused it.
+    pub(crate) fn note_answer<T: Debug>(&self, answer: &Result<T>) {
         self.note(answer);
         if let Err(error) = answer {
             self.note(&error.chain());
         }
     }
+}
 
-    fn note_keys<'k>(&self, keys: impl Iterator<Item = &'k SecretKey>) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).extend(keys.cloned());
+/// The writer of the provider, with everything noted that it lets be printed.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer<'b> {
+    writer: &'b dyn SecretWriter,
+    bench: &'b Bench<'b>,
+}
+
+impl Writer<'_> {
+    /// Makes room for a secret, which must be possible.
+    pub(crate) async fn room(self, key: &SecretKey) -> Check {
+        let made = self.noted(self.writer.create_secret(key).await);
+        made.map_err(|error| unexpected("room for a secret", &error))
     }
+
+    pub(crate) async fn create(
+        self,
+        key: &SecretKey,
+        value: &SecretValue,
+        token: &str,
+    ) -> Result<Version> {
+        self.noted(self.writer.create_version(key, value, token).await)
+    }
+
+    /// Adds a version, which must be possible.
+    pub(crate) async fn created(
+        self,
+        key: &SecretKey,
+        value: &SecretValue,
+        token: &str,
+    ) -> Check<Version> {
+        let created = self.create(key, value, token).await;
+        created.map_err(|error| unexpected("a new version", &error))
+    }
+
+    pub(crate) async fn promote(
+        self,
+        key: &SecretKey,
+        version: &str,
+        expected: Option<&str>,
+    ) -> Result<()> {
+        self.noted(self.writer.promote(key, version, expected).await)
+    }
+
+    pub(crate) async fn disable(self, key: &SecretKey, version: &str) -> Result<()> {
+        self.noted(self.writer.disable(key, version).await)
+    }
+
+    pub(crate) async fn enable(self, key: &SecretKey, version: &str) -> Result<()> {
+        self.noted(self.writer.enable(key, version).await)
+    }
+
+    pub(crate) async fn destroy(self, key: &SecretKey, version: &str) -> Result<()> {
+        self.noted(self.writer.destroy(key, version).await)
+    }
+
+    fn noted<T: Debug>(self, answer: Result<T>) -> Result<T> {
+        self.bench.note_answer(&answer);
+        answer
+    }
+}
+
+/// Fails unless it was done.
+pub(crate) fn ensure_done(answer: Result<()>, what: &str) -> Check {
+    answer.map_err(|error| unexpected(what, &error))
 }
 
 /// Fails with a sentence unless it holds.

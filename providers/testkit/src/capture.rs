@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -13,6 +14,8 @@ static INSTALLED: LazyLock<bool> = LazyLock::new(|| {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .with_ansi(false)
+        // A span may have a field that no event is told with.
+        .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
         .with_writer(|| Lines)
         .finish();
     tracing::subscriber::set_global_default(subscriber).is_ok()

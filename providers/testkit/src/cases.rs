@@ -2,5 +2,9 @@
 
 pub(crate) mod reads;
 pub(crate) mod changes;
+pub(crate) mod versions;
+pub(crate) mod push;
 pub(crate) mod sets;
 pub(crate) mod faults;
+pub(crate) mod writes;
+pub(crate) mod leaks;

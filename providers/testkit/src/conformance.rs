@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use crate::bench::{Bench, Check, Stop};
-use crate::cases::{changes, faults, reads, sets};
+use crate::cases::{changes, faults, leaks, push, reads, sets, versions, writes};
 use crate::rig::Rig;
 
 /// How long one case may take. Generous: a slow machine is no defect.
@@ -43,22 +43,45 @@ pub async fn conformance(rig: &dyn Rig) -> Report {
         reads::bytes_that_are_no_text_are_kept_or_refused,
         reads::the_largest_value_is_served_and_no_larger_one,
         reads::keys_are_listed_sorted,
+        reads::a_hostile_key_gets_an_error,
         changes::a_version_changes_with_the_value_alone,
         changes::a_stamp_changes_with_the_value_alone,
         changes::what_is_known_is_not_sent_again,
-        changes::an_exact_version_is_served_or_refused,
-        changes::a_change_is_announced,
+        versions::an_exact_version_is_served_or_refused,
+        versions::the_versions_of_a_secret_are_listed_newest_first,
+        versions::a_disabled_current_version_is_said_so,
+        versions::an_older_value_never_bears_a_newer_version,
+        push::a_change_is_announced,
+        push::a_lost_push_is_found_by_a_look,
+        push::a_doubled_push_is_a_hint_alone,
+        push::a_reordered_push_is_a_hint_alone,
         sets::answers_stand_in_order_and_for_themselves,
         sets::many_may_ask_at_once,
-        sets::a_fetch_may_be_dropped_at_any_await,
+        sets::a_read_may_be_dropped_at_any_await,
         sets::a_value_is_never_half_old_and_half_new,
         sets::a_set_is_of_one_moment,
-        faults::a_hostile_key_gets_an_error,
         faults::a_deadline_that_passed_is_said_so,
         faults::an_outage_is_no_absence_and_passes,
+        faults::a_denial_is_said_so_and_passes,
+        faults::an_unknown_identity_is_said_so_and_passes,
+        faults::a_throttle_is_said_with_the_time_to_wait,
+        faults::a_throttle_without_a_time_is_said_so,
+        faults::a_slow_answer_ends_at_the_deadline,
+        faults::a_hanging_store_ends_at_the_deadline,
+        faults::a_slow_read_may_be_dropped_at_any_await,
+        writes::a_token_makes_one_version,
+        writes::a_value_over_the_limit_is_not_written,
+        writes::a_new_version_waits_to_be_promoted,
+        writes::a_promotion_compares_before_it_swaps,
+        writes::of_two_promotions_one_is_a_conflict,
+        writes::a_disabled_version_is_refused_until_it_is_enabled,
+        writes::a_destroyed_version_is_gone_for_good,
+        writes::a_write_to_nothing_is_not_found,
+        writes::a_lost_reply_is_ambiguous_and_a_repeat_is_no_second_write,
+        writes::a_write_may_be_dropped_at_any_await,
         // These two look at what the others left behind.
-        faults::nothing_printed_shows_a_value,
-        faults::nothing_logged_shows_a_value,
+        leaks::nothing_printed_shows_a_value,
+        leaks::nothing_logged_shows_a_value,
     );
     bench.clean_up().await;
     report

@@ -1,8 +1,10 @@
 //! A store in memory that does what a test tells it to.
 
-use std::collections::{BTreeMap, HashMap};
+mod state;
+mod writer;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,20 +13,22 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use oneiric_core::{
     Capabilities, Change, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched,
-    Result, SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Snapshot, Stamp,
-    Version, VersionInfo, VersionState,
+    Result, SecretKey, SecretLister, SecretProvider, SecretValue, SecretWriter, Stamp, VersionInfo,
 };
 use tokio::sync::{broadcast, watch};
+use tokio::time::timeout_at;
 
-/// How many changes a subscriber may be behind before it is told [`Change::Anything`].
-const BACKLOG: usize = 1024;
+use crate::rig::Fault;
+use state::State;
 
 /// A scriptable [`SecretProvider`]: what it holds, how long it takes and how it fails are set by
 /// the test, and its calls are counted.
 ///
 /// The answer to a fetch is decided when the fetch begins and handed out after the latency, so a
-/// slow fetch returns what the store held when it was asked. `deadline` is ignored, as a store
-/// that hangs would: keeping deadlines is the caller's.
+/// slow fetch returns what the store held when it was asked. `deadline` is ignored, as a provider
+/// would that forgot it, unless it is told to [`keep_deadlines`](Self::keep_deadlines).
+///
+/// With [`play`](Self::play) it goes out of order in every way that the suite knows.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -41,34 +45,14 @@ const BACKLOG: usize = 1024;
 /// ```
 pub struct MemoryProvider {
     descriptor: Descriptor,
+    writable: bool,
     state: Mutex<State>,
+    /// Whether fetches hang, and whether everything does.
     hanging: watch::Sender<bool>,
+    stuck: watch::Sender<bool>,
+    keeps_deadlines: AtomicBool,
     fetches: AtomicU64,
     stamp_calls: AtomicU64,
-}
-
-struct State {
-    secrets: HashMap<String, History>,
-    /// Counts every change of the store, and so names its moments.
-    moment: u64,
-    failure: Option<ErrorKind>,
-    latency: Duration,
-    panic_next: bool,
-    changes: broadcast::Sender<Change>,
-}
-
-#[derive(Default)]
-struct History {
-    current: Option<u64>,
-    last: u64,
-    versions: BTreeMap<u64, Held>,
-}
-
-#[derive(Clone)]
-struct Held {
-    value: SecretValue,
-    /// The moment at which it was put: a version that is put again has another stamp.
-    stamp: Stamp,
 }
 
 impl MemoryProvider {
@@ -85,17 +69,23 @@ impl MemoryProvider {
 
     /// An empty store that can do exactly this.
     pub fn with_capabilities(capabilities: Capabilities) -> Arc<Self> {
+        Self::build(capabilities, false)
+    }
+
+    /// The same with a writer. What it writes waits to be promoted, and promoting it tells every
+    /// subscriber.
+    pub fn writable(capabilities: Capabilities) -> Arc<Self> {
+        Self::build(capabilities, true)
+    }
+
+    fn build(capabilities: Capabilities, writable: bool) -> Arc<Self> {
         Arc::new(Self {
             descriptor: Descriptor::new("memory", "memory:", capabilities),
-            state: Mutex::new(State {
-                secrets: HashMap::new(),
-                moment: 0,
-                failure: None,
-                latency: Duration::ZERO,
-                panic_next: false,
-                changes: broadcast::Sender::new(BACKLOG),
-            }),
+            writable,
+            state: Mutex::new(State::new()),
             hanging: watch::Sender::new(false),
+            stuck: watch::Sender::new(false),
+            keeps_deadlines: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
             stamp_calls: AtomicU64::new(0),
         })
@@ -104,43 +94,59 @@ impl MemoryProvider {
     /// Sets a secret; the number of its version is one more than the highest before. Nobody is
     /// told: see [`announce`](Self::announce).
     pub fn put(&self, key: &str, value: impl Into<SecretValue>) {
-        let number = self.state().secrets.get(key).map_or(1, |history| history.last + 1);
-        self.put_version(key, value, number);
+        self.put_all([(key, value)]);
     }
 
     /// Sets a secret as this version and makes it the current one, even if a newer one is there.
     pub fn put_version(&self, key: &str, value: impl Into<SecretValue>, number: u64) {
         let mut state = self.state();
-        state.moment += 1;
-        let stamp = Stamp::from(state.moment.to_string());
-        let history = state.secrets.entry(key.to_owned()).or_default();
-        history.versions.insert(number, Held { value: value.into(), stamp });
-        history.current = Some(number);
-        history.last = history.last.max(number);
+        state.advance();
+        state.hold(key, value.into(), Some(number));
+        state.make_current(key, number);
     }
 
-    /// Sets several secrets at one moment.
-    pub fn put_all<'k, V: Into<SecretValue>>(&self, pairs: impl IntoIterator<Item = (&'k str, V)>) {
+    /// Sets several secrets at one moment. Answers with the numbers of their versions.
+    pub fn put_all<'k, V: Into<SecretValue>>(
+        &self,
+        pairs: impl IntoIterator<Item = (&'k str, V)>,
+    ) -> Vec<u64> {
         let mut state = self.state();
-        state.moment += 1;
-        let stamp = Stamp::from(state.moment.to_string());
-        for (key, value) in pairs {
-            let history = state.secrets.entry(key.to_owned()).or_default();
-            history.last += 1;
-            history.current = Some(history.last);
-            let held = Held { value: value.into(), stamp: stamp.clone() };
-            history.versions.insert(history.last, held);
-        }
+        state.advance();
+        let put = |(key, value): (&str, V)| {
+            let number = state.hold(key, value.into(), None);
+            state.make_current(key, number);
+            number
+        };
+        pairs.into_iter().map(put).collect()
     }
 
     /// Takes a secret away with all its versions. Their numbers are not used again.
     pub fn remove(&self, key: &str) {
         let mut state = self.state();
-        state.moment += 1;
-        if let Some(history) = state.secrets.get_mut(key) {
-            history.current = None;
-            history.versions.clear();
+        state.advance();
+        state.remove(key);
+    }
+
+    /// Goes out of order in this way, until [`mend`](Self::mend).
+    ///
+    /// # Panics
+    /// If a secret is to be disabled that is not there.
+    pub fn play(&self, fault: Fault) {
+        if fault == Fault::Hanging {
+            self.stuck.send_replace(true);
         }
+        self.state().play(fault);
+    }
+
+    /// Ends every fault that was played.
+    pub fn mend(&self) {
+        self.stuck.send_replace(false);
+        self.state().mend();
+    }
+
+    /// From now on a fetch ends at its deadline.
+    pub fn keep_deadlines(&self) {
+        self.keeps_deadlines.store(true, Ordering::SeqCst);
     }
 
     /// Every call fails with this kind, until `None`.
@@ -165,13 +171,12 @@ impl MemoryProvider {
 
     /// Tells every subscriber of a change.
     pub fn announce(&self, change: Change) {
-        // Without subscribers nobody hears it, as with a real store.
-        let _ = self.state().changes.send(change);
+        self.state().announce(change);
     }
 
     /// Ends every subscription, as a store does that goes away.
     pub fn hang_up(&self) {
-        self.state().changes = broadcast::Sender::new(BACKLOG);
+        self.state().changes = State::channel();
     }
 
     /// How many subscriptions there are.
@@ -201,56 +206,39 @@ impl MemoryProvider {
             let mut state = self.state();
             assert!(!std::mem::take(&mut state.panic_next), "the double was told to panic");
             let answer = |request| state.answer(request, self.descriptor.capabilities);
-            (requests.iter().map(answer).collect(), state.latency)
+            (requests.iter().map(answer).collect(), state.latency.max(state.pace))
         };
+        let deadline = requests.iter().filter_map(|request| request.deadline).min();
+        let keeps = self.keeps_deadlines.load(Ordering::SeqCst);
+        match deadline.filter(|_| keeps) {
+            None => self.wait(latency, true).await,
+            Some(deadline) => {
+                if timeout_at(deadline, self.wait(latency, true)).await.is_err() {
+                    let late = Error::new(ErrorKind::DeadlineExceeded, "the double took too long");
+                    return requests.iter().map(|_| Err(late.clone())).collect();
+                }
+            }
+        }
+        answers
+    }
+
+    /// Takes its time, and hangs where it was told to.
+    async fn wait(&self, latency: Duration, is_fetch: bool) {
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        let mut hanging = self.hanging.subscribe();
-        hanging.wait_for(|on| !on).await.expect("the double outlives its own calls");
-        answers
-    }
-}
-
-impl State {
-    fn answer(&self, request: &FetchRequest, capabilities: Capabilities) -> Result<Fetched> {
-        self.check_up(&request.key)?;
-        let (number, held) = match request.version.as_deref() {
-            Some(_) if !capabilities.versions => {
-                return Err(Error::new(ErrorKind::Unsupported, "the double has no versions"));
+        for (hangs, concerns) in [(&self.hanging, is_fetch), (&self.stuck, true)] {
+            if concerns {
+                let mut hangs = hangs.subscribe();
+                hangs.wait_for(|on| !on).await.expect("the double outlives its own calls");
             }
-            version => self.find(&request.key, version)?,
-        };
-        if capabilities.stamps && request.if_none_match.as_ref() == Some(&held.stamp) {
-            return Err(Error::new(
-                ErrorKind::NotModified,
-                format!("`{}` has not changed", request.key),
-            ));
         }
-        if held.value.is_empty() {
-            return Err(Error::new(ErrorKind::Invalid, format!("`{}` is empty", request.key)));
-        }
-        let mut fetched = Fetched::new(held.value.clone(), Version::numbered(number));
-        fetched.stamp = capabilities.stamps.then(|| held.stamp.clone());
-        fetched.snapshot = capabilities.snapshots.then(|| Snapshot::from(self.moment.to_string()));
-        Ok(fetched)
     }
 
-    fn check_up(&self, key: &SecretKey) -> Result<()> {
-        let scripted = |kind| Error::new(kind, format!("`{key}` fails as the test told it to"));
-        self.failure.map_or(Ok(()), |kind| Err(scripted(kind)))
-    }
-
-    fn find(&self, key: &SecretKey, version: Option<&str>) -> Result<(u64, &Held)> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no secret `{key}`"));
-        let history = self.secrets.get(key.as_str()).ok_or_else(missing)?;
-        let number = match version {
-            Some(version) => version.parse().ok(),
-            None => history.current,
-        };
-        let number = number.ok_or_else(missing)?;
-        let held = history.versions.get(&number).ok_or_else(missing)?;
-        Ok((number, held))
+    /// What every call does that is no fetch: it takes its time where a slow store is played.
+    async fn wait_as_played(&self) {
+        let pace = self.state().pace;
+        self.wait(pace, false).await;
     }
 }
 
@@ -271,15 +259,13 @@ impl SecretProvider for MemoryProvider {
 
     async fn stamps(&self, keys: &[SecretKey]) -> Vec<Result<Stamp>> {
         self.stamp_calls.fetch_add(1, Ordering::SeqCst);
+        self.wait_as_played().await;
+        if !self.descriptor.capabilities.stamps {
+            let none = Error::new(ErrorKind::Unsupported, "the double has no stamps");
+            return keys.iter().map(|_| Err(none.clone())).collect();
+        }
         let state = self.state();
-        let stamp = |key| {
-            if !self.descriptor.capabilities.stamps {
-                return Err(Error::new(ErrorKind::Unsupported, "the double has no stamps"));
-            }
-            state.check_up(key)?;
-            Ok(state.find(key, None)?.1.stamp.clone())
-        };
-        keys.iter().map(stamp).collect()
+        keys.iter().map(|key| state.stamp(key)).collect()
     }
 
     fn changes(&self) -> Option<ChangeStream> {
@@ -298,7 +284,7 @@ impl SecretProvider for MemoryProvider {
     }
 
     fn writer(&self) -> Option<&dyn SecretWriter> {
-        None
+        self.writable.then_some(self as _)
     }
 
     fn lister(&self) -> Option<&dyn SecretLister> {
@@ -309,32 +295,20 @@ impl SecretProvider for MemoryProvider {
 #[async_trait]
 impl SecretLister for MemoryProvider {
     async fn list(&self) -> Result<Vec<SecretKey>> {
+        self.wait_as_played().await;
         let state = self.state();
-        if let Some(kind) = state.failure {
-            return Err(Error::new(kind, "the listing fails as the test told it to"));
-        }
-        let held = state.secrets.iter().filter(|(_, history)| history.current.is_some());
-        let mut keys: Vec<SecretKey> =
-            held.map(|(key, _)| key.parse().expect("the tests put valid keys")).collect();
-        keys.sort();
-        Ok(keys)
+        state.check_up(&"a listing")?;
+        Ok(state.keys())
     }
 
     async fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>> {
+        self.wait_as_played().await;
         let state = self.state();
-        if let Some(kind) = state.failure {
-            return Err(Error::new(kind, "the listing fails as the test told it to"));
+        state.check_up(key)?;
+        if !self.descriptor.capabilities.versions {
+            return Err(Error::new(ErrorKind::Unsupported, "the double has no versions"));
         }
-        let history = state.secrets.get(key.as_str()).filter(|history| history.current.is_some());
-        let history = history.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no secret `{key}`"))
-        })?;
-        let info = |&number: &u64| {
-            let mut info = VersionInfo::new(Version::numbered(number), VersionState::Enabled);
-            info.current = history.current == Some(number);
-            info
-        };
-        Ok(history.versions.keys().rev().map(info).collect())
+        state.versions(key)
     }
 }
 

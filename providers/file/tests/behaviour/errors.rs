@@ -9,7 +9,7 @@ use std::process::Command;
 use oneiric_core::{ErrorKind, SecretProvider};
 use oneiric_provider_file::Config;
 
-use crate::trees::Plain;
+use crate::trees::{Plain, unprivileged};
 use crate::{ask, fetch, provider, text};
 
 /// Expects an error of this kind that names the file and says this; then a good file in its
@@ -64,21 +64,15 @@ async fn huge() {
     assert!(fetch(&config.build().unwrap(), "secret").await.is_ok());
 }
 
-/// Root may read every file, so as root this runs on a thread, and so on threads, of another user.
 #[test]
 fn unreadable() {
-    let checked = std::thread::spawn(|| {
-        if rustix::process::geteuid().is_root() {
-            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
-        }
+    unprivileged(|| async {
         let make = |path: &Path| {
             fs::write(path, "canary").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(refused(make, ErrorKind::Denied, "may not be read"));
+        refused(make, ErrorKind::Denied, "may not be read").await;
     });
-    checked.join().unwrap();
 }
 
 #[tokio::test]

@@ -85,3 +85,18 @@ fn write(path: &Path, value: &[u8]) {
     fs::write(path, value).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
+
+/// Runs something as a user who may not do everything: as root on threads of another user.
+pub(crate) fn unprivileged<T: Send + 'static, F: Future<Output = T>>(
+    work: impl FnOnce() -> F + Send + 'static,
+) -> T {
+    let run = move || {
+        if rustix::process::geteuid().is_root() {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
+        }
+        // The threads of the runtime are of the user of the thread that starts them.
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(2).enable_all().build().unwrap().block_on(work())
+    };
+    std::thread::spawn(run).join().unwrap()
+}

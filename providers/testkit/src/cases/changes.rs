@@ -1,18 +1,8 @@
-//! Versions, stamps and change events.
+//! What tells one state of a secret from the next.
 
-use std::time::Duration;
-
-use futures_util::StreamExt;
-use oneiric_core::{Change, ErrorKind, FetchRequest};
-use tokio::time::{Instant, timeout, timeout_at};
+use oneiric_core::{ErrorKind, FetchRequest};
 
 use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
-
-/// How long a change may take to arrive. Generous: a slow machine is no defect.
-const ARRIVAL: Duration = Duration::from_secs(20);
-
-/// How long a stream must say nothing to be taken as quiet.
-const QUIET: Duration = Duration::from_millis(300);
 
 pub(crate) async fn a_version_changes_with_the_value_alone(bench: &Bench<'_>) -> Check {
     let (key, _) = bench.given("version").await?;
@@ -68,56 +58,4 @@ pub(crate) async fn what_is_known_is_not_sent_again(bench: &Bench<'_>) -> Check 
         Ok(answer) => ensure_value(&answer, &value),
         Err(error) => Err(unexpected("the new value", &error)),
     }
-}
-
-pub(crate) async fn an_exact_version_is_served_or_refused(bench: &Bench<'_>) -> Check {
-    let (key, old) = bench.given("exact").await?;
-    let version = bench.fetched(&key).await?.version;
-    let at = |version: &str| FetchRequest::new(key.clone()).at_version(version);
-    bench.put(&key, &bench.secret()).await?;
-    if !bench.capabilities.versions {
-        let answer = bench.ask(&at(&version.id())).await;
-        return ensure_error(&answer, &[ErrorKind::Unsupported]).map(drop);
-    }
-    match bench.ask(&at(&version.id())).await {
-        Ok(answer) => {
-            ensure_value(&answer, &old)?;
-            let came = &answer.version;
-            ensure(*came == version, || format!("{came} came instead of {version}"))?;
-        }
-        Err(error) => return Err(unexpected("the older version", &error)),
-    }
-    ensure_error(&bench.ask(&at("999999999")).await, &[ErrorKind::NotFound]).map(drop)
-}
-
-pub(crate) async fn a_change_is_announced(bench: &Bench<'_>) -> Check {
-    let Some(mut changes) = bench.provider.changes() else {
-        ensure(!bench.capabilities.push, || "push is declared and there is no stream".into())?;
-        return Err(Stop::Skip("no push is declared".into()));
-    };
-    ensure(bench.capabilities.push, || "there is a stream and push is not declared".into())?;
-    let (key, _) = bench.given("push").await?;
-    // The first event may only say that the stream is there; the later ones cannot.
-    for round in 1..=4 {
-        while let Ok(change) = timeout(QUIET, changes.next()).await {
-            bench.note(&change);
-            ensure(change.is_some(), || "the stream has ended".into())?;
-        }
-        bench.put(&key, &bench.secret()).await?;
-        let deadline = Instant::now() + ARRIVAL;
-        loop {
-            match timeout_at(deadline, changes.next()).await {
-                Ok(Some(Change::Anything)) => break,
-                Ok(Some(Change::Secret { key: of, version })) if of == key => {
-                    bench.note(&version);
-                    break;
-                }
-                // Another key's.
-                Ok(Some(_)) => {}
-                Ok(None) => return Err(Stop::Fail("the stream has ended".into())),
-                Err(_) => return Err(Stop::Fail(format!("change {round} did not arrive"))),
-            }
-        }
-    }
-    Ok(())
 }

@@ -98,6 +98,18 @@ pub(crate) async fn keys_are_listed_sorted(bench: &Bench<'_>) -> Check {
     ensure(find(&keys, &first).is_none(), || "a removed key is still listed".into())
 }
 
+pub(crate) async fn a_hostile_key_gets_an_error(bench: &Bench<'_>) -> Check {
+    let long = "k".repeat(1024);
+    for key in ["../secret", "a/../../etc/passwd", "/etc/passwd", "%2e%2e%2fa", "a b\\c?d&e", &long]
+    {
+        let key = key.parse().expect("these are keys to the core");
+        let answer = bench.fetch(&key).await;
+        let kinds = [ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Denied];
+        ensure_error(&answer, &kinds)?;
+    }
+    Ok(())
+}
+
 /// A key in a list. A store may list it in the one spelling it knows.
 fn find<'k>(keys: &'k [SecretKey], wanted: &SecretKey) -> Option<&'k SecretKey> {
     let spelled = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };

@@ -1,6 +1,8 @@
 //! Several secrets, and several readers.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::{join, join_all};
 use oneiric_core::{ErrorKind, FetchRequest, SecretKey, SecretValue};
@@ -10,6 +12,9 @@ use crate::poll::poll_at_most;
 
 /// How often a secret is changed under its readers.
 const CHANGES: usize = 40;
+
+/// At how many of its awaits a read is dropped.
+pub(crate) const MOST_POLLS: usize = 48;
 
 /// Enough for a value to be read in several parts.
 const LONG: u64 = 16 * 1024;
@@ -47,12 +52,30 @@ pub(crate) async fn many_may_ask_at_once(bench: &Bench<'_>) -> Check {
     Ok(())
 }
 
-pub(crate) async fn a_fetch_may_be_dropped_at_any_await(bench: &Bench<'_>) -> Check {
-    let (key, value) = bench.given("cancelled").await?;
-    for polls in 1..=32 {
-        let done = poll_at_most(polls, bench.fetch(&key)).await;
-        ensure_value(&bench.fetched(&key).await?, &value)?;
-        if done.is_some() {
+pub(crate) async fn a_read_may_be_dropped_at_any_await(bench: &Bench<'_>) -> Check {
+    let (key, value) = bench.given("dropped").await?;
+    dropped_at_every_await(bench, &key, &value).await
+}
+
+/// Drops every kind of read at each of its awaits, and looks each time whether that left anything
+/// behind.
+pub(crate) async fn dropped_at_every_await(
+    bench: &Bench<'_>,
+    key: &SecretKey,
+    value: &SecretValue,
+) -> Check {
+    let request = FetchRequest::new(key.clone());
+    let (one, two) = (std::slice::from_ref(key), [request.clone(), request.clone()]);
+    for polls in 1..=MOST_POLLS {
+        let fetch = poll_at_most(polls, bench.provider.fetch(&request)).await;
+        let many = poll_at_most(polls, bench.provider.fetch_many(&two)).await;
+        let stamps = poll_at_most(polls, bench.provider.stamps(one)).await;
+        let listed = match bench.provider.lister() {
+            Some(lister) => poll_at_most(polls, lister.list()).await.is_some(),
+            None => true,
+        };
+        ensure_value(&bench.fetched(key).await?, value)?;
+        if fetch.is_some() && many.is_some() && stamps.is_some() && listed {
             break;
         }
     }
@@ -66,10 +89,16 @@ pub(crate) async fn a_value_is_never_half_old_and_half_new(bench: &Bench<'_>) ->
     let values = [bench.long_secret(length), bench.long_secret(length)];
     bench.put(&key, &values[0]).await?;
     let secrets = |turn: usize| vec![(key.clone(), values[turn % 2].clone())];
+    let seen = Mutex::<HashMap<String, SecretValue>>::default();
     under_change(bench, secrets, async || {
         let fetched = bench.fetched(&key).await?;
         let whole = values.iter().any(|value| fetched.value.same_as(value));
-        ensure(whole, || "a value came that was never set".into())
+        ensure(whole, || "a value came that was never set".into())?;
+        let id = fetched.version.id().into_owned();
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = seen.entry(id).or_insert_with(|| fetched.value.clone());
+        ensure_value(&fetched, first)
+            .map_err(|_| Stop::Fail(format!("two values came as the version {}", fetched.version)))
     })
     .await
 }
@@ -111,7 +140,7 @@ async fn under_change(
     let write = async {
         let mut outcome = Ok(());
         for turn in 1..=CHANGES {
-            outcome = bench.put_all(&secrets(turn)).await;
+            outcome = bench.put_all(&secrets(turn)).await.map(drop);
             tokio::task::yield_now().await;
             if outcome.is_err() {
                 break;
