@@ -1,15 +1,13 @@
 //! The provider: answers from the tree, each read on a thread that may block.
 
-use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use oneiric_core::{
     Capabilities, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched, Result,
-    SecretKey, SecretLister, SecretProvider, SecretWriter, Stamp, VersionInfo,
+    SecretKey, SecretLister, SecretProvider, SecretWriter, Stamp, VersionInfo, VersionState,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +15,9 @@ use crate::config::Config;
 use crate::content;
 use crate::error::refused;
 use crate::list;
+use crate::permissions::Warned;
 use crate::read::{self, Facts};
+use crate::store::{Kept, RealDisk, Store, is_live};
 use crate::tree::relative;
 use crate::view::{DATA, Opened, Pin, View};
 use crate::watch;
@@ -40,6 +40,10 @@ const FILE_ATTEMPTS: usize = 5;
 /// or, in a plain tree, the time of the last modification and the inode. The stamp has the
 /// device, the size and the time of the last change of status besides.
 ///
+/// With `write` the versions that were written are numbered and kept, and each can be read. A
+/// file that somebody else puts into the tree is a version too, under the id that it has anyway;
+/// it is kept from the moment at which another takes its place.
+///
 /// # Sets
 /// Where the root, or the first directory of a key, has a `..data` link, all answers of one call
 /// are from one target of it, and say so in their snapshot.
@@ -54,10 +58,11 @@ pub struct FileProvider {
 }
 
 #[derive(Debug)]
-struct Tree {
-    config: Config,
-    /// The files that others may read and that were warned of.
-    exposed: Mutex<HashSet<PathBuf>>,
+pub(crate) struct Tree {
+    pub(crate) config: Config,
+    /// The versions that are kept, if this tree may be written to.
+    pub(crate) store: Option<Store>,
+    warned: Warned,
     /// Whether a key was read through a link, so that a path says nothing about keys.
     linked: Arc<AtomicBool>,
 }
@@ -65,7 +70,7 @@ struct Tree {
 impl FileProvider {
     pub(crate) fn new(config: Config) -> Self {
         let capabilities = Capabilities {
-            versions: false,
+            versions: config.write,
             stamps: true,
             push: true,
             // A mount is swapped as a whole or it is not; that does not change under a process.
@@ -75,12 +80,16 @@ impl FileProvider {
         };
         let descriptor =
             Descriptor::new("file", format!("file://{}", config.path.display()), capabilities);
-        let tree = Tree { config, exposed: Mutex::default(), linked: Arc::default() };
+        let store = config
+            .write
+            .then(|| Store::new(config.path.clone(), config.max_bytes, Box::new(RealDisk)));
+        let warned = Warned::default();
+        let tree = Tree { config, store, warned, linked: Arc::default() };
         Self { descriptor, tree: Arc::new(tree) }
     }
 
     /// Runs blocking work, and stops waiting for it at the deadline.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         deadline: Option<Instant>,
         work: impl FnOnce(&Tree) -> T + Send + 'static,
@@ -95,7 +104,7 @@ impl FileProvider {
             })?,
         };
         // The panic itself could quote what was read.
-        ended.map_err(|_| Error::new(ErrorKind::Bug, "reading a file ended in a panic"))
+        ended.map_err(|_| Error::new(ErrorKind::Bug, "the work on a file ended in a panic"))
     }
 }
 
@@ -133,7 +142,7 @@ impl SecretProvider for FileProvider {
     }
 
     fn writer(&self) -> Option<&dyn SecretWriter> {
-        None
+        self.tree.config.write.then_some(self as _)
     }
 
     fn lister(&self) -> Option<&dyn SecretLister> {
@@ -147,8 +156,9 @@ impl SecretLister for FileProvider {
         self.blocking(None, |tree| list::keys(&tree.config.path)).await?
     }
 
-    async fn versions(&self, _: &SecretKey) -> Result<Vec<VersionInfo>> {
-        Err(Error::new(ErrorKind::Unsupported, "a file has no versions but the one it is"))
+    async fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>> {
+        let key = key.clone();
+        self.blocking(None, move |tree| tree.versions(&key)).await?
     }
 }
 
@@ -163,8 +173,50 @@ impl Tree {
         self.read_set(&keys, |view, index| {
             let opened = view.file(relative(keys[index])?)?;
             let facts = Facts::of(&opened.file, &opened.path)?;
-            Ok(facts.stamp(opened.target()))
+            let kept = self.kept(relative(keys[index])?, &opened, &facts)?;
+            Ok(stamp(&facts, &opened, kept.as_ref()))
         })
+    }
+
+    /// Which of the kept versions a file is that was opened as the secret.
+    fn kept(&self, path: &str, opened: &Opened<'_>, facts: &Facts) -> Result<Option<Kept>> {
+        match &self.store {
+            Some(store) if opened.pin.is_none() => {
+                // Later than the file was opened: a version is kept before it is current.
+                Ok(is_live(&store.versions(path)?, facts).cloned())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn versions(&self, key: &SecretKey) -> Result<Vec<VersionInfo>> {
+        let path = relative(key)?;
+        let Some(store) = &self.store else {
+            let message = "a file has no versions but the one it is, unless `write` is on";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        };
+        let view = View::open(&self.config.path, &[path])?;
+        let live = match view.file(path) {
+            Ok(opened) => Some((Facts::of(&opened.file, &opened.path)?, opened)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let kept = store.versions(path)?;
+        let current = live.as_ref().and_then(|(facts, _)| is_live(&kept, facts));
+        let mut versions: Vec<VersionInfo> =
+            kept.iter().map(|kept| kept.info(Some(kept) == current)).collect();
+        if let (Some((facts, opened)), None) = (&live, current) {
+            // Whoever put it there did so last.
+            let version = facts.version(opened.target());
+            let mut found = VersionInfo::new(version, VersionState::Enabled);
+            found.current = true;
+            versions.insert(0, found);
+        }
+        if versions.is_empty() {
+            let path = self.config.path.join(path);
+            return Err(refused(ErrorKind::NotFound, &path, "does not exist, in no version"));
+        }
+        Ok(versions)
     }
 
     /// Answers for every key from one view. If that fails because what the view has pinned was
@@ -193,11 +245,8 @@ impl Tree {
 
     fn fetch(&self, view: &View<'_>, request: &FetchRequest) -> Result<Fetched> {
         let path = relative(&request.key)?;
-        if request.version.is_some() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("a file has no versions but the current one, so `{path}` cannot be pinned"),
-            ));
+        if let Some(version) = &request.version {
+            return self.fetch_exact(view, request, path, version);
         }
         for _ in 0..FILE_ATTEMPTS {
             let opened = view.file(path)?;
@@ -209,18 +258,78 @@ impl Tree {
         Err(refused(ErrorKind::Unavailable, &full, "is being written to all the time"))
     }
 
+    fn fetch_exact(
+        &self,
+        view: &View<'_>,
+        request: &FetchRequest,
+        path: &str,
+        version: &str,
+    ) -> Result<Fetched> {
+        let Some(store) = &self.store else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a file has no versions but the current one, so `{path}` cannot be pinned"),
+            ));
+        };
+        let full = self.config.path.join(path);
+        for _ in 0..FILE_ATTEMPTS {
+            let kept = store.versions(path)?;
+            let live = match view.file(path) {
+                Ok(opened) => Some((Facts::of(&opened.file, &opened.path)?, opened)),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let Some(kept) = kept.into_iter().find(|kept| kept.version().id() == version) else {
+                // What somebody else has put there is a version for as long as it is there.
+                let is_it =
+                    |live: &(Facts, Opened<'_>)| live.0.version(live.1.target()).id() == version;
+                let read = match live.filter(is_it) {
+                    Some((_, opened)) => self.read(&opened, request)?,
+                    None => None,
+                };
+                let what = format!("has no version {version:?}");
+                return read.ok_or_else(|| refused(ErrorKind::NotFound, &full, &what));
+            };
+            let live = live.filter(|(facts, _)| facts.modified() == kept.time);
+            let stamp = match live {
+                Some((facts, opened)) => stamp(&facts, &opened, Some(&kept)),
+                None => Stamp::from(format!("kept:{}", kept.name())),
+            };
+            let bytes = match store.value(path, &kept) {
+                // It was disabled or enabled meanwhile, and has another name.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                bytes => bytes?,
+            };
+            if request.if_none_match.as_ref() == Some(&stamp) {
+                return Err(refused(ErrorKind::NotModified, &full, "has not changed"));
+            }
+            let value = content::value(&self.config, &full, bytes)?;
+            let mut fetched = Fetched::new(value, kept.version());
+            fetched.stamp = Some(stamp);
+            return Ok(fetched);
+        }
+        Err(refused(ErrorKind::Unavailable, &full, "is being written to all the time"))
+    }
+
     /// Reads one open file, or `None` if it was written to meanwhile.
     fn read(&self, opened: &Opened<'_>, request: &FetchRequest) -> Result<Option<Fetched>> {
         let Opened { file, path, pin, linked } = opened;
         let facts = Facts::of(file, path)?;
-        let stamp = facts.stamp(opened.target());
+        let key = relative(&request.key)?;
+        let kept = self.kept(key, opened, &facts)?;
+        if let (Some(store), Some(kept)) = (&self.store, &kept)
+            && kept.state != VersionState::Enabled
+        {
+            return Err(store.not_enabled(key, kept));
+        }
+        let stamp = stamp(&facts, opened, kept.as_ref());
         if request.if_none_match.as_ref() == Some(&stamp) {
             return Err(refused(ErrorKind::NotModified, path, "has not changed"));
         }
         if *linked {
             self.linked.store(true, Ordering::Relaxed);
         }
-        self.warn_if_exposed(&facts, path);
+        self.config.permissions.check(&facts, path, &self.warned)?;
         if pin.is_none() {
             facts.settle();
         }
@@ -228,19 +337,18 @@ impl Tree {
             return Ok(None);
         };
         let value = content::value(&self.config, path, bytes)?;
-        let mut fetched = Fetched::new(value, facts.version(opened.target()));
+        let version = kept.map_or_else(|| facts.version(opened.target()), |kept| kept.version());
+        let mut fetched = Fetched::new(value, version);
         fetched.stamp = Some(stamp);
         fetched.snapshot = pin.map(Pin::snapshot);
         Ok(Some(fetched))
     }
+}
 
-    fn warn_if_exposed(&self, facts: &Facts, path: &Path) {
-        let mut exposed = self.exposed.lock().unwrap_or_else(PoisonError::into_inner);
-        if facts.is_exposed() && exposed.insert(path.to_owned()) {
-            let path = path.display();
-            tracing::warn!(%path, "the file of a secret may be read by others than its owner");
-        }
-    }
+/// All that tells two states of an open file apart: that it is disabled is not in the file.
+fn stamp(facts: &Facts, opened: &Opened<'_>, kept: Option<&Kept>) -> Stamp {
+    let state = kept.map(|kept| kept.state).filter(|state| *state != VersionState::Enabled);
+    facts.stamp(state.map(VersionState::token).or(opened.target()))
 }
 
 #[cfg(test)]
@@ -274,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_may_read_is_warned_of_once() {
+    fn a_file_that_lets_others_in_is_warned_of_once() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("secret");
         fs::write(&path, "x").unwrap();
@@ -290,7 +398,8 @@ mod tests {
             warnings.0.load(Ordering::Relaxed)
         };
         assert_eq!(read(0o600), 0);
-        assert_eq!(read(0o640), 1);
+        assert_eq!(read(0o640), 0);
         assert_eq!(read(0o644), 1);
+        assert_eq!(read(0o666), 1);
     }
 }

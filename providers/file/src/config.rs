@@ -7,6 +7,8 @@ use oneiric_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
 use crate::client::FileProvider;
+use crate::permissions::Permissions;
+use crate::view::DATA;
 
 /// How a [`FileProvider`] is set up.
 ///
@@ -38,6 +40,13 @@ pub struct Config {
     /// secret (`false`). Structured files are not concerned.
     #[serde(default)]
     pub keep_newline: bool,
+    /// What is done about a file that others may read or change (`"warn"`).
+    #[serde(default)]
+    pub permissions: Permissions,
+    /// Whether secrets may be written, and their versions are kept in `.oneiric` below the root
+    /// (`false`). All who read such a tree say the same, or they do not know its versions.
+    #[serde(default)]
+    pub write: bool,
 }
 
 /// A kind of structured file, known by the end of its name.
@@ -65,6 +74,8 @@ impl Config {
             parse: default_parse(),
             binary: false,
             keep_newline: false,
+            permissions: Permissions::default(),
+            write: false,
         }
     }
 
@@ -89,6 +100,13 @@ impl Config {
             let message = format!("`path` of a file provider, `{path}`, cannot be made absolute");
             Error::with_source(ErrorKind::Invalid, message, error)
         })?;
+        if self.write && self.path.join(DATA).symlink_metadata().is_ok() {
+            let path = self.path.display();
+            return invalid(&format!(
+                "`write` of a file provider is set, and `{path}` is a mount that is swapped as a \
+                 whole; it is written by whoever swaps it"
+            ));
+        }
         Ok(FileProvider::new(self))
     }
 }
@@ -126,6 +144,7 @@ mod tests {
             ("path = 'x'\ndebounce = 'soon'", "a duration such as"),
             ("path = 'x'\nsweep = '1s'", "unknown field `sweep`"),
             ("path = 'x'\nparse = ['ini']", "unknown variant `ini`"),
+            ("path = 'x'\npermissions = 'strict'", "expected one of `warn`, `refuse`, `ignore`"),
             ("debounce = '1s'", "missing field `path`"),
         ] {
             let error = toml::from_str::<Config>(section).unwrap_err().to_string();

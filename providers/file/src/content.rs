@@ -43,6 +43,11 @@ pub(crate) fn value(
     Ok(SecretValue::from(std::mem::take(&mut *bytes)))
 }
 
+/// Whether the bytes of this file are the value.
+pub(crate) fn is_plain(config: &Config, path: &Path) -> bool {
+    Format::of(path).is_none_or(|format| !config.parse.contains(&format))
+}
+
 impl Format {
     /// The format that the name of a file speaks of.
     fn of(path: &Path) -> Option<Self> {

@@ -54,6 +54,23 @@ pub(crate) fn not_read(path: &Path, errno: Errno) -> Error {
     )
 }
 
+/// What the system said when `path` was written, and nothing had come of it yet.
+pub(crate) fn not_written(path: &Path, error: io::Error) -> Error {
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            (ErrorKind::Denied, "may not be written by this process")
+        }
+        _ => (ErrorKind::Unavailable, "cannot be written"),
+    };
+    Error::with_source(kind, format!("`{}` {what}", path.display()), error)
+}
+
+/// What the system said when a change of `path` was done and was to be made to last.
+pub(crate) fn unknown(path: &Path, error: io::Error) -> Error {
+    let message = format!("`{}` was changed, and may not stay so if power fails", path.display());
+    Error::with_source(ErrorKind::Ambiguous, message, error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

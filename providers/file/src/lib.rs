@@ -6,7 +6,10 @@
 //! under such a link is of one swap. Writers that change a file in place are detected where the
 //! file system shows it, but only a rename or a swap is atomic.
 //!
-//! It does *not* write, cache or retry, and it never follows a link out of its root.
+//! With `write = true` it keeps the versions of what it writes beside the tree, and a process that
+//! is killed while it writes leaves the old secret or the new one, never half of either.
+//!
+//! It does *not* cache or retry, and it never follows a link out of its root.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -19,7 +22,11 @@ mod dotenv;
 mod list;
 mod watch;
 mod pending;
+mod permissions;
+mod store;
+mod writer;
 mod error;
 
 pub use client::FileProvider;
 pub use config::{Config, Format};
+pub use permissions::Permissions;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::error::{not_read, refused};
+use crate::store::plain_version;
 
 /// The coarsest step in which file systems note times. Two writes within one step bear the same
 /// time.
@@ -23,6 +24,7 @@ pub(crate) struct Facts {
     inode: u64,
     size: u64,
     mode: u32,
+    owner: (u32, u32),
     modified: (i64, i64),
     changed: (i64, i64),
 }
@@ -40,28 +42,39 @@ impl Facts {
         Ok(Self::from(&metadata))
     }
 
-    /// All that tells two states apart. `target` is where the `..data` link pointed to.
-    pub(crate) fn stamp(&self, target: Option<&str>) -> Stamp {
-        let Self { device, inode, size, mode: _, modified, changed } = self;
-        let target = target.unwrap_or_default();
-        Stamp::from(format!("{device}:{inode}:{size}:{modified:?}:{changed:?}:{target}"))
+    /// All that tells two states apart. `besides` is what does so and is not in the file: where
+    /// the `..data` link pointed to.
+    pub(crate) fn stamp(&self, besides: Option<&str>) -> Stamp {
+        let Self { device, inode, size, modified, changed, .. } = self;
+        let besides = besides.unwrap_or_default();
+        Stamp::from(format!("{device}:{inode}:{size}:{modified:?}:{changed:?}:{besides}"))
     }
 
-    /// A name for reports; it does not tell the size. It stands in no order, since putting an
-    /// older file back is a change like any other.
+    /// A name for reports, where nobody keeps versions.
     pub(crate) fn version(&self, target: Option<&str>) -> Version {
         match target {
             Some(target) => Version::opaque(target.trim_start_matches('.')),
-            None => {
-                let (seconds, nanos) = self.modified;
-                Version::opaque(format!("{seconds}.{nanos:09}-{}", self.inode))
-            }
+            None => plain_version(self.modified, self.inode),
         }
     }
 
-    /// Whether others than the owner may read it.
-    pub(crate) fn is_exposed(&self) -> bool {
-        self.mode & 0o044 != 0
+    /// The time of the last modification, in seconds and nanoseconds.
+    pub(crate) fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Who may do what.
+    pub(crate) fn mode(&self) -> u32 {
+        self.mode & 0o777
+    }
+
+    /// The user and the group that it belongs to.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 
     /// Waits until a further write would bear a later time than the last one did. Without it a
@@ -86,6 +99,7 @@ impl From<&Metadata> for Facts {
             inode: metadata.ino(),
             size: metadata.size(),
             mode: metadata.mode(),
+            owner: (metadata.uid(), metadata.gid()),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }

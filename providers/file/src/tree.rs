@@ -1,12 +1,14 @@
 //! Opening what is inside a directory, and nothing that is not, whatever is renamed meanwhile.
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oneiric_core::{Error, ErrorKind, Result, SecretKey};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+
+use crate::store::STORE;
 
 /// How often an open is repeated that met a rename.
 const RENAME_ATTEMPTS: usize = 16;
@@ -23,11 +25,14 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::DI
 
 /// The path of a key relative to the root.
 ///
-/// Names that start with `..` are refused: Kubernetes keeps its own directories under such names.
+/// Names that start with `..` are refused: Kubernetes keeps its own directories under such names,
+/// and so do we the versions of what we write.
 pub(crate) fn relative(key: &SecretKey) -> Result<&str> {
     let text = key.as_str();
     let fault = if text.starts_with('/') {
         Some("it is an absolute path, and a path relative to the root is needed")
+    } else if text.split('/').next() == Some(STORE) {
+        Some("versions are kept there, which are asked for by their ids")
     } else {
         text.split('/').find_map(|name| match name {
             "" => Some("it has an empty path component"),
@@ -58,6 +63,12 @@ pub(crate) enum Links {
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Dir {

@@ -19,6 +19,7 @@ use oneiric_core::{Change, ChangeStream, SecretKey};
 use tokio::time::{sleep, timeout};
 
 use crate::pending::{Pace, Pending, Subject};
+use crate::store::{self, STORE};
 use crate::view::DATA;
 
 /// How often it is checked that the watched directory is the one at the path.
@@ -190,6 +191,9 @@ impl Eye {
         let relative = path.strip_prefix(&self.root).ok()?;
         if relative.file_name().is_some_and(|name| name == DATA) {
             return Some(Subject::Anything);
+        }
+        if let Ok(below) = relative.strip_prefix(STORE) {
+            return store::subject(below)?.parse().ok().map(Subject::Key);
         }
         // The inside of a mount is of interest when `..data` points to it.
         let inner = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b"..");

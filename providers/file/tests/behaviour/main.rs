@@ -6,7 +6,10 @@ mod trees;
 
 mod changes;
 mod errors;
+mod killed;
+mod permissions;
 mod reads;
+mod writes;
 
 use std::sync::Arc;
 
