@@ -10,6 +10,7 @@ mod docs;
 mod commands;
 mod api;
 mod telemetry;
+mod snippets;
 
 use crate::process::{Failure, Result};
 use crate::workspace::Workspace;
@@ -29,7 +30,7 @@ struct Context<'a> {
 /// A check: its name, and what it does.
 type Check = (&'static str, fn(&Context<'_>) -> Result<Problems>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("edges", |context| Ok(edges::check(&context.workspace.packages))),
     ("sources", sources::check),
     ("architecture", architecture::check),
@@ -37,6 +38,7 @@ const CHECKS: [Check; 7] = [
     ("commands", commands::check),
     ("api", api::check),
     ("telemetry", telemetry::check),
+    ("snippets", snippets::check),
 ];
 
 /// `cargo xtask tidy`.
