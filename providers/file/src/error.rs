@@ -65,9 +65,10 @@ pub(crate) fn not_written(path: &Path, error: io::Error) -> Error {
     Error::with_source(kind, format!("`{}` {what}", path.display()), error)
 }
 
-/// What the system said when a change of `path` was done and was to be made to last.
+/// What the system said when a change of `path` was true already, and was to be made to last or to
+/// be cleaned up after.
 pub(crate) fn unknown(path: &Path, error: io::Error) -> Error {
-    let message = format!("`{}` was changed, and may not stay so if power fails", path.display());
+    let message = format!("`{}` was changed, and not all of it is known to last", path.display());
     Error::with_source(ErrorKind::Ambiguous, message, error)
 }
 

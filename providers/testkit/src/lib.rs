@@ -1,8 +1,9 @@
 //! For those who write providers and adapters, and for the tests of everything that calls them.
 //!
 //! [`conformance`] tries a provider on everything that its contract and its declared capabilities
-//! promise; its author brings a [`Rig`]. [`MemoryProvider`] is a store that a test scripts: slow,
-//! hanging, failing or changing on demand. [`scan_for_canary`] finds a secret in captured output,
+//! promise; its author brings a [`Rig`], which puts the store out of order by one [`Fault`] after
+//! the other. [`MemoryProvider`] is a store that a test scripts: slow, hanging, failing or changing
+//! on demand. [`scan_for_canary`] finds a secret in captured output,
 //! however it was encoded, and [`poll_at_most`] cancels a future at each of its awaits. [`live`]
 //! starts real servers for suites that need them.
 //!

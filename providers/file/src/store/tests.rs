@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use oneiric_core::SecretValue;
 use tempfile::TempDir;
@@ -57,6 +58,39 @@ impl Disk for Dying {
     }
 }
 
+/// A disk that tells what is done to it, in order.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<Vec<&'static str>>>);
+
+impl Told {
+    fn note(&self, change: &'static str) -> RealDisk {
+        self.0.lock().unwrap().push(change);
+        RealDisk
+    }
+}
+
+impl Disk for Told {
+    fn make_dir(&self, place: Place<'_>) -> io::Result<()> {
+        self.note("make a directory").make_dir(place)
+    }
+
+    fn write(&self, path: &Path, parts: &[&[u8]], look: Look) -> io::Result<()> {
+        self.note("write").write(path, parts, look)
+    }
+
+    fn rename(&self, from: &Path, to: Place<'_>) -> io::Result<()> {
+        self.note("rename").rename(from, to)
+    }
+
+    fn remove(&self, place: Place<'_>) -> io::Result<()> {
+        self.note("remove").remove(place)
+    }
+
+    fn sync(&self, dir: Place<'_>) -> io::Result<()> {
+        self.note("sync").sync(dir)
+    }
+}
+
 /// All that can be seen of a tree: the live file, and each version with its state and its value.
 #[derive(Debug, Clone, PartialEq)]
 struct Sight {
@@ -102,7 +136,7 @@ fn tree() -> TempDir {
 
 /// Kills a change of the tree at each of its steps, looks what is there, and does it again.
 fn killed(prepare: impl Fn(&Path), change: impl Fn(&Store) -> Result<()>) {
-    let (mut kills, mut before_and_after) = (0, 0);
+    let (mut kills, mut ambiguous, mut before_and_after) = (0, 0, 0);
     loop {
         let root = tree();
         let path = root.path();
@@ -113,6 +147,18 @@ fn killed(prepare: impl Fn(&Path), change: impl Fn(&Store) -> Result<()>) {
         change(&store(path, None)).unwrap();
         let new = Sight::of(path);
         assert!([&old.live, &new.live].contains(&&found.live), "{found:?}");
+        match &outcome {
+            // Whatever may have happened is said to be so.
+            Err(error) if error.kind() == ErrorKind::Ambiguous => ambiguous += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable);
+                assert_eq!(found.live, old.live);
+                for (id, version) in &old.versions {
+                    assert_eq!(&found.versions[id], version);
+                }
+            }
+            Ok(()) => {}
+        }
         for (id, (state, value)) in &found.versions {
             let of = |sight: &Sight| sight.versions.get(id).cloned();
             let known = [of(&old), of(&new)].contains(&Some((*state, value.clone())));
@@ -127,6 +173,7 @@ fn killed(prepare: impl Fn(&Path), change: impl Fn(&Store) -> Result<()>) {
         kills += 1;
     }
     assert_eq!(before_and_after, 3, "it was killed before it was true, and after");
+    assert!(ambiguous > 0, "what is done and may not last is ambiguous");
 }
 
 #[test]
@@ -254,6 +301,31 @@ fn nothing_is_written_through_a_link_or_into_a_mount() {
     std::os::unix::fs::symlink(outside.path(), root.path().join("out")).unwrap();
     assert_eq!(refused("out/x"), ErrorKind::Unsupported);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// A name that is on the disk before its content is half a file after a loss of power; and one
+/// that is not is none, whatever the writer was told.
+#[test]
+fn content_is_on_the_disk_before_its_name_and_the_name_before_the_answer() {
+    let root = tree();
+    let told = Told::default();
+    let store = Store::new(root.path().to_owned(), 1024, Box::new(told.clone()));
+    let done = || {
+        let changes = std::mem::take(&mut *told.0.lock().unwrap());
+        changes.into_iter().filter(|change| *change != "make a directory").collect::<Vec<_>>()
+    };
+    store.create(KEY, &SecretValue::from("fourth"), "four").unwrap();
+    assert_eq!(done(), ["write", "rename", "sync"]);
+    store.promote(KEY, "4", Some("1")).unwrap();
+    assert_eq!(done(), ["write", "rename", "sync"]);
+    store.switch(KEY, "1", VersionState::Disabled).unwrap();
+    assert_eq!(done(), ["rename", "sync"]);
+    store.destroy(KEY, "1").unwrap();
+    assert_eq!(done(), ["write", "rename", "sync", "remove", "remove", "sync"]);
+    // A repeat may be there because the answer of the first was lost.
+    store.promote(KEY, "4", Some("1")).unwrap();
+    store.create(KEY, &SecretValue::from("fourth"), "four").unwrap();
+    assert_eq!(done(), ["sync", "sync"]);
 }
 
 #[test]

@@ -203,13 +203,13 @@ impl Locked<'_> {
             let (parent, name) = self.parent(false)?;
             let place = Place { dir: parent.as_fd(), name: Path::new(name) };
             let removed = self.store.disk.remove(place);
-            removed.map_err(|error| not_written(&self.path(), error))?;
+            removed.map_err(|error| unknown(&self.path(), error))?;
             self.sync_live()?;
         }
         for state in [VersionState::Enabled, VersionState::Disabled] {
             let path = self.file(&kept.turned(state));
             let removed = self.store.disk.remove(Place::at(&path));
-            removed.map_err(|error| not_written(&path, error))?;
+            removed.map_err(|error| unknown(&self.path(), error))?;
         }
         self.sync(&self.dir())
     }
@@ -287,6 +287,10 @@ impl Locked<'_> {
                 Ok(Some(Live { file, facts }))
             }
             Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR) => {
+                let what = "has a file in its path where a directory would be";
+                Err(refused(ErrorKind::Invalid, &path, what))
+            }
             Err(Errno::LOOP) => {
                 let what = "has a link in its path, and is written to where that leads";
                 Err(refused(ErrorKind::Unsupported, &path, what))

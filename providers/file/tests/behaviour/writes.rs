@@ -90,6 +90,15 @@ async fn keys_below_one_another_have_their_own_versions() {
         let request = ask(name).at_version("1");
         assert_eq!(provider.fetch(&request).await.unwrap().value.expose_str(), Some(name));
     }
+    writer.promote(&key("a"), "1", None).await.unwrap();
+    for refused in [
+        writer.promote(&key("a/b"), "1", None).await,
+        writer.create_version(&key("a/c"), &SecretValue::from("x"), "token").await.map(drop),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert!(refused.to_string().contains("has a file in its path"), "{refused}");
+    }
 }
 
 #[tokio::test]

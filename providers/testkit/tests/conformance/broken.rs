@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ pub(crate) enum Defect {
     LeaksInLog,
     LeaksInSpan,
     LeaksInError,
+    LeaksInUri,
+    LeaksInWriteError,
     // What it reads.
     ChangesItsDescriptor,
     Truncates,
@@ -88,19 +90,20 @@ use Defect::{
     DeclaresTooLarge, DeniedIsMissing, DestroysForNow, DisabledIsMissing, EndsOnRepeat,
     FailsForMissing, FollowsPush, ForgetsRetryAfter, IgnoresDeadlines, IgnoresTokens,
     InventsRetryAfter, LateIsUnavailable, LatestForExact, LeaksInDebug, LeaksInError, LeaksInLog,
-    LeaksInSpan, LossyText, LostIsUnavailable, Mangles, Mixture, NeverDisables, NoStream,
-    OldestFirst, OneAtATime, OneVersion, Panics, PanicsOnPath, PromotesAtOnce, RelabelsLatest,
-    Remembers, SendsAgain, ServesEmpty, StampOfNothing, StampOfTime, StaysBusy, StaysBusyWriting,
-    SwapsWithoutComparing, TornSet, Truncates, TrustsPush, UnknownIsDenied, Unsorted,
-    WritesToNothing, WrongOrder,
+    LeaksInSpan, LeaksInUri, LeaksInWriteError, LossyText, LostIsUnavailable, Mangles, Mixture,
+    NeverDisables, NoStream, OldestFirst, OneAtATime, OneVersion, Panics, PanicsOnPath,
+    PromotesAtOnce, RelabelsLatest, Remembers, SendsAgain, ServesEmpty, StampOfNothing,
+    StampOfTime, StaysBusy, StaysBusyWriting, SwapsWithoutComparing, TornSet, Truncates,
+    TrustsPush, UnknownIsDenied, Unsorted, WritesToNothing, WrongOrder,
 };
 
 pub(crate) struct Broken {
     defect: Defect,
     store: Arc<MemoryProvider>,
     descriptors: [Descriptor; 2],
-    /// What it read last, to leak it.
+    /// What it read last, to leak it, and where it says that it is then.
     seen: Mutex<String>,
+    leaking: OnceLock<Descriptor>,
     /// What it read, and what it heard of, by key.
     kept: Arc<Mutex<HashMap<SecretKey, Fetched>>>,
     heard: Arc<Mutex<HashMap<SecretKey, Version>>>,
@@ -124,6 +127,7 @@ impl Broken {
             store,
             descriptors,
             seen: Mutex::default(),
+            leaking: OnceLock::new(),
             kept: Arc::default(),
             heard: Arc::default(),
             busy: AtomicBool::new(false),
@@ -235,6 +239,11 @@ impl Broken {
         match self.defect {
             LeaksInLog if text.len() < 100 => tracing::trace!(?text, "read"),
             LeaksInSpan if text.len() < 100 => drop(tracing::trace_span!("read", ?text)),
+            LeaksInUri if text.len() < 100 => {
+                let capabilities = self.descriptors[0].capabilities;
+                let uri = format!("broken:?last={text}");
+                let _ = self.leaking.set(Descriptor::new("broken", uri, capabilities));
+            }
             LeaksInError if request.key.as_str().ends_with("large") => {
                 return Err(Error::new(ErrorKind::Invalid, format!("{text:?} is too long")));
             }
@@ -283,6 +292,9 @@ impl fmt::Debug for Broken {
 #[async_trait]
 impl SecretProvider for Broken {
     fn descriptor(&self) -> &Descriptor {
+        if let Some(leaking) = self.leaking.get() {
+            return leaking;
+        }
         let late = self.is(ChangesItsDescriptor) && !self.seen.lock().unwrap().is_empty();
         &self.descriptors[usize::from(late)]
     }
@@ -422,7 +434,13 @@ impl SecretWriter for Broken {
             StaysBusyWriting => self.alone(false, write).await,
             _ => write.await,
         };
-        let version = written.map_err(|error| self.told(error))?;
+        let version = match written {
+            Err(error) if self.is(LeaksInWriteError) => {
+                let text = String::from_utf8_lossy(value.expose());
+                return Err(Error::with_source(error.kind(), format!("{text} was refused"), error));
+            }
+            written => written.map_err(|error| self.told(error))?,
+        };
         if self.is(PromotesAtOnce) {
             let current = self.current(key).await?;
             self.writer_of_store().promote(key, &version.id(), current.as_deref()).await?;

@@ -63,6 +63,8 @@ catches! {
     a_leak_in_the_log: LeaksInLog => "nothing_logged_shows_a_value";
     a_leak_in_a_span: LeaksInSpan => "nothing_logged_shows_a_value";
     a_leak_in_an_error: LeaksInError => "nothing_printed_shows_a_value";
+    a_leak_in_the_uri: LeaksInUri => "nothing_printed_shows_a_value";
+    a_leak_in_the_error_of_a_write: LeaksInWriteError => "nothing_printed_shows_a_value";
     a_descriptor_that_changes: ChangesItsDescriptor => "the_descriptor_is_constant";
     a_value_that_is_cut: Truncates => "a_value_is_served_as_it_was_set";
     a_failure_for_what_is_missing: FailsForMissing => "a_missing_secret_is_not_found";
