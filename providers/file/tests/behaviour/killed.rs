@@ -14,6 +14,9 @@ const WRITE_TO: &str = "ONEIRIC_TEST_WRITE_TO";
 
 const KILLS: u64 = 12;
 
+/// How long a writer may take until it has written. Generous: a slow machine is no defect.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Long enough for a write to be cut in the middle.
 fn value(number: u64) -> SecretValue {
     SecretValue::from(format!("{number:08}").repeat(4096))
@@ -43,8 +46,10 @@ async fn a_writer_that_is_killed_leaves_old_or_new() {
         let writer = Writer::start(&tree);
         let started = std::time::Instant::now();
         // Each time at another moment, but not before something was written.
-        while started.elapsed() < Duration::from_millis(120 + 7 * round) {
-            look(&provider, &key).await;
+        let mut now = promoted;
+        while started.elapsed() < Duration::from_millis(100 + 7 * round) || now == promoted {
+            assert!(started.elapsed() < PATIENCE, "nothing is written");
+            now = look(&provider, &key).await;
         }
         drop(writer);
         let now = look(&provider, &key).await;
@@ -59,7 +64,7 @@ async fn a_writer_that_is_killed_leaves_old_or_new() {
             assert!(is_whole(&fetched.value), "the version {} is cut", info.version);
         }
     }
-    assert!(promoted > KILLS, "{promoted} were promoted");
+    assert!(promoted >= KILLS, "{promoted} were promoted");
 }
 
 /// A process that writes until it is killed, which dropping it does.
