@@ -44,10 +44,16 @@ pub struct Settings {
     pub secrets_cache_ttl: Duration,
     /// How often providers are asked for changes. Zero: nothing watches.
     pub secrets_watch_interval: Duration,
+    /// The same for a provider that tells of changes by itself, where each question costs something.
+    pub secrets_push_sweep_interval: Duration,
     /// How long the last good value is served while its provider cannot answer. Zero: not at all.
     pub secrets_stale_if_error: Duration,
     /// How long an absence is believed. Zero: not at all.
     pub secrets_negative_ttl: Duration,
+    /// How many calls of one provider may run at a time. Not zero.
+    pub secrets_calls_at_once: usize,
+    /// How many calls of one provider are made a second in the long run. Not zero.
+    pub secrets_calls_a_second: u32,
     /// Where secrets come from.
     pub providers: BTreeMap<ProviderId, Section>,
     /// Who uses secrets.
@@ -218,9 +224,13 @@ impl Settings {
             #[serde(deserialize_with = "duration")]
             secrets_watch_interval: Duration,
             #[serde(deserialize_with = "duration")]
+            secrets_push_sweep_interval: Duration,
+            #[serde(deserialize_with = "duration")]
             secrets_stale_if_error: Duration,
             #[serde(deserialize_with = "duration")]
             secrets_negative_ttl: Duration,
+            secrets_calls_at_once: usize,
+            secrets_calls_a_second: u32,
         }
 
         let mut problems = Vec::new();
@@ -240,8 +250,11 @@ impl Settings {
             profile: top.profile,
             secrets_cache_ttl: top.secrets_cache_ttl,
             secrets_watch_interval: top.secrets_watch_interval,
+            secrets_push_sweep_interval: top.secrets_push_sweep_interval,
             secrets_stale_if_error: top.secrets_stale_if_error,
             secrets_negative_ttl: top.secrets_negative_ttl,
+            secrets_calls_at_once: top.secrets_calls_at_once,
+            secrets_calls_a_second: top.secrets_calls_a_second,
             providers,
             adapters,
             admin,

@@ -41,8 +41,10 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.profile, Profile::Default);
     assert_eq!(settings.secrets_cache_ttl, 10 * MINUTE);
     assert_eq!(settings.secrets_watch_interval, MINUTE / 2);
+    assert_eq!(settings.secrets_push_sweep_interval, 10 * MINUTE);
     assert_eq!(settings.secrets_stale_if_error, 60 * MINUTE);
     assert_eq!(settings.secrets_negative_ttl, MINUTE / 12);
+    assert_eq!((settings.secrets_calls_at_once, settings.secrets_calls_a_second), (32, 500));
     assert!(settings.providers.is_empty() && settings.adapters.is_empty());
     assert!(settings.admin.enabled);
     assert_eq!(settings.admin.socket, None);

@@ -132,6 +132,8 @@ fn resolver_options(settings: &Settings) -> ResolverOptions {
     options.ttl = settings.secrets_cache_ttl;
     options.stale_if_error = settings.secrets_stale_if_error;
     options.negative_ttl = settings.secrets_negative_ttl;
+    options.calls_at_once = settings.secrets_calls_at_once;
+    options.calls_a_second = settings.secrets_calls_a_second;
     options.fetch_timeout = settings.agent.fetch_timeout;
     options
 }
@@ -159,4 +161,19 @@ pub fn default_instance() -> InstanceId {
     let host = host.trim_matches('-');
     let host = if host.is_empty() { "host" } else { host };
     format!("{host}-{}", std::process::id()).parse().expect("what is left is a valid instance id")
+}
+
+#[cfg(test)]
+mod tests {
+    use oneiric_core::settings::Sources;
+
+    use super::*;
+
+    #[test]
+    fn the_limits_of_the_settings_reach_the_resolver() {
+        let flags = [("secrets_calls_at_once", "3"), ("secrets_calls_a_second", "7")];
+        let settings = Settings::load(&Sources::new().with_flags(flags)).unwrap();
+        let options = resolver_options(&settings);
+        assert_eq!((options.calls_at_once, options.calls_a_second), (3, 7));
+    }
 }

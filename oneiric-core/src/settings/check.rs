@@ -18,6 +18,7 @@ pub(super) fn problems(settings: &Settings, tree: &Node) -> Vec<Problem> {
     if settings.profile == Profile::Serverless {
         rules.serverless(settings);
     }
+    rules.courtesy(settings);
     rules.admin(settings);
     rules.agent(settings);
     rules.telemetry(settings);
@@ -55,6 +56,15 @@ impl Rules<'_> {
                  new values by a new revision, and is stopped or has no CPU between requests, so \
                  that nothing lives long enough to watch; leave it unset or set it to \"0s\"",
             );
+        }
+    }
+
+    fn courtesy(&mut self, settings: &Settings) {
+        if settings.secrets_calls_at_once == 0 {
+            self.refuse(keys::CALLS_AT_ONCE, NO_CALLS);
+        }
+        if settings.secrets_calls_a_second == 0 {
+            self.refuse(keys::CALLS_A_SECOND, NO_CALLS);
         }
     }
 
@@ -135,4 +145,5 @@ impl Rules<'_> {
     }
 }
 
+const NO_CALLS: &str = "is zero, and then no secret is ever read";
 const EMPTY: &str = "is empty; unset it to have the default";

@@ -35,12 +35,15 @@ pub(super) const ADAPTERS: &str = "adapters";
 
 /// All settings but those in [`SECTIONS`], in the order of the manual. What they mean is said once,
 /// in the comments of `default.toml`.
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 26] = [
     "profile",
     CACHE_TTL,
     WATCH_INTERVAL,
+    "secrets_push_sweep_interval",
     STALE_IF_ERROR,
     "secrets_negative_ttl",
+    CALLS_AT_ONCE,
+    CALLS_A_SECOND,
     "admin.enabled",
     ADMIN_SOCKET,
     ADMIN_LISTEN,
@@ -64,6 +67,8 @@ pub(super) const KEYS: [&str; 23] = [
 pub(super) const CACHE_TTL: &str = "secrets_cache_ttl";
 pub(super) const WATCH_INTERVAL: &str = "secrets_watch_interval";
 pub(super) const STALE_IF_ERROR: &str = "secrets_stale_if_error";
+pub(super) const CALLS_AT_ONCE: &str = "secrets_calls_at_once";
+pub(super) const CALLS_A_SECOND: &str = "secrets_calls_a_second";
 pub(super) const ADMIN_SOCKET: &str = "admin.socket";
 pub(super) const ADMIN_LISTEN: &str = "admin.listen";
 pub(super) const ADMIN_TOKEN_FILE: &str = "admin.token_file";
