@@ -143,6 +143,8 @@ fn runtime_options(settings: &Settings) -> RuntimeOptions {
     let instance = agent.instance.clone().unwrap_or_else(default_instance);
     let mut options = RuntimeOptions::new(instance);
     options.watch_interval = settings.secrets_watch_interval;
+    options.push_sweep_interval = settings.secrets_push_sweep_interval;
+    options.cache_ttl = Some(settings.secrets_cache_ttl);
     options.prepare_timeout = agent.prepare_timeout;
     options.drain_timeout = agent.drain_timeout;
     options.shutdown_grace = agent.shutdown_grace;

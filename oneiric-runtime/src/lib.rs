@@ -15,6 +15,7 @@ mod gate;
 mod rotation;
 pub mod report;
 mod watcher;
+mod outlook;
 pub mod admin;
 mod assembly;
 mod tally;

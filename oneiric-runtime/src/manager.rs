@@ -156,10 +156,6 @@ impl LifecycleManager {
         self.options.shutdown_grace
     }
 
-    pub(crate) fn watch_interval(&self) -> Duration {
-        self.options.watch_interval
-    }
-
     pub(crate) fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }

@@ -176,6 +176,37 @@ pub struct InstanceStatus {
     pub uptime_s: u64,
     /// Its adapters.
     pub adapters: Vec<AdapterStatus>,
+    /// Its providers.
+    #[serde(default)]
+    pub providers: Vec<ProviderStatus>,
+}
+
+/// How the secrets of one provider are watched, and what that promises and costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// Which one.
+    pub provider: ProviderId,
+    /// The kind of store.
+    pub kind: String,
+    /// By what a change is noticed: `push+sweep`, `push+ttl`, `sweep` or `ttl`.
+    pub mode: String,
+    /// Whether the store has change events and the subscription to them is lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub push_lost: bool,
+    /// How many secrets are watched: those that the cache holds.
+    pub keys: usize,
+    /// The longest time from a change until it is noticed, also if push tells nothing, while the
+    /// store answers. `None` where there is no such bound.
+    pub worst_case_s: Option<f64>,
+    /// Where the store's own manual promises no bound: how long it takes by our own intervals, to
+    /// which comes what the store takes.
+    pub at_least_s: Option<f64>,
+    /// How many calls the sweep makes in a day.
+    pub calls_a_day: f64,
+    /// What they cost in 30 days, where the price is public.
+    pub usd_a_month: Option<f64>,
+    /// How many changes only the sweep found since the start, though the store has change events.
+    pub missed_events: u64,
 }
 
 /// The state of one adapter.

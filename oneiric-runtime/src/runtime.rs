@@ -1,11 +1,14 @@
 //! The runtime of one process: a handle for those who use it, and the task that does the work.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oneiric_core::{
-    Error, ErrorKind, InstanceId, LifecycleHook, Managed, ManagedHook, Result, RotationId,
+    Error, ErrorKind, InstanceId, LifecycleHook, Managed, ManagedHook, ProviderId, Result,
+    RotationId, SecretProvider,
 };
 use oneiric_secrets::{Mode, Resolver, Scope};
 use tokio::sync::{mpsc, oneshot};
@@ -14,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminOptions, AdminServer};
 use crate::manager::{Event, LifecycleManager, Trigger};
-use crate::report::{InstanceReport, InstanceStatus, Outcome, Progress};
-use crate::watcher::SecretRefreshWatcher;
+use crate::outlook::{Bound, Pace, Watching};
+use crate::report::{InstanceReport, InstanceStatus, Outcome, Progress, ProviderStatus};
+use crate::watcher::{SecretRefreshWatcher, Sight};
 
 /// How a runtime behaves. The defaults are those of the settings.
 #[derive(Debug, Clone)]
@@ -25,6 +29,12 @@ pub struct RuntimeOptions {
     pub instance: InstanceId,
     /// How often providers are swept for changes; zero watches nothing.
     pub watch_interval: Duration,
+    /// How often one that tells of changes by itself is swept, where each question costs something;
+    /// less than `watch_interval` has no effect.
+    pub push_sweep_interval: Duration,
+    /// The time to live that the resolver was given, for what [`Runtime::status`] says of the
+    /// longest time until a change is noticed; `None` says nothing of it.
+    pub cache_ttl: Option<Duration>,
     /// How long an adapter may take to build and prove a generation.
     pub prepare_timeout: Duration,
     /// How long users of an old generation have to end, unless a rotation says otherwise.
@@ -41,6 +51,8 @@ impl RuntimeOptions {
         Self {
             instance,
             watch_interval: Duration::from_secs(30),
+            push_sweep_interval: Duration::from_secs(600),
+            cache_ttl: None,
             prepare_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
@@ -59,6 +71,14 @@ impl RuntimeOptions {
             resolver: resolver.clone(),
             instance: self.instance.clone(),
             started: Instant::now(),
+            sights: Arc::new(
+                resolver.providers().map(|(id, _)| (id.clone(), Arc::default())).collect(),
+            ),
+            pace: Pace {
+                interval: self.watch_interval,
+                behind_push: self.push_sweep_interval,
+                ttl: self.cache_ttl,
+            },
             events,
         };
         let admin = self.admin.clone().map(|admin| admin.bind(&self.instance)).transpose()?;
@@ -73,6 +93,9 @@ pub struct Runtime {
     resolver: Resolver,
     instance: InstanceId,
     started: Instant,
+    pace: Pace,
+    /// What the watchers see of each provider.
+    sights: Arc<BTreeMap<ProviderId, Arc<Sight>>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -180,7 +203,43 @@ impl Runtime {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             adapters,
+            providers: self.providers(),
         })
+    }
+
+    /// How each provider is watched at this moment.
+    fn providers(&self) -> Vec<ProviderStatus> {
+        let status = |(id, provider): (&ProviderId, &Arc<dyn SecretProvider>)| {
+            let descriptor = provider.descriptor();
+            let sight = self.sights.get(id);
+            let live = sight.is_some_and(|sight| sight.live.load(Ordering::Relaxed));
+            let watching = Watching {
+                capabilities: descriptor.capabilities,
+                detection: descriptor.detection,
+                keys: self.resolver.cached(id).len(),
+                pace: self.pace,
+                live,
+            };
+            let outlook = watching.outlook();
+            let (worst_case_s, at_least_s) = match outlook.noticed {
+                Some(Bound::Within(duration)) => (Some(duration.as_secs_f64()), None),
+                Some(Bound::AtLeast(duration)) => (None, Some(duration.as_secs_f64())),
+                None => (None, None),
+            };
+            ProviderStatus {
+                provider: id.clone(),
+                kind: descriptor.kind.to_owned(),
+                mode: outlook.mode.token().to_owned(),
+                push_lost: descriptor.capabilities.push && !self.pace.interval.is_zero() && !live,
+                keys: watching.keys,
+                worst_case_s,
+                at_least_s,
+                calls_a_day: outlook.calls_a_day.round(),
+                usd_a_month: outlook.usd_a_month,
+                missed_events: sight.map_or(0, |sight| sight.missed.load(Ordering::Relaxed)),
+            }
+        };
+        self.resolver.providers().map(status).collect()
     }
 
     pub(crate) fn send(&self, event: Event) -> Result<()> {
@@ -222,14 +281,15 @@ impl RuntimeTask {
         let grace = manager.shutdown_grace();
         let tasks = tokio_util::task::TaskTracker::new();
         let resolver = runtime.resolver.clone();
-        if !manager.watch_interval().is_zero() {
+        if !runtime.pace.interval.is_zero() {
             for (id, provider) in resolver.providers() {
                 let watcher = SecretRefreshWatcher::new(
                     id.clone(),
                     Arc::clone(provider),
                     runtime.clone(),
-                    manager.watch_interval(),
+                    runtime.pace,
                     manager.tally(),
+                    runtime.sights.get(id).map(Arc::clone).unwrap_or_default(),
                 );
                 tasks.spawn(watcher.run(shutdown.clone()));
             }
