@@ -242,3 +242,72 @@ impl Pending {
         held.is_some_and(|held| held.version == self.held)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key() -> SecretKey {
+        "a".parse().unwrap()
+    }
+
+    fn held(version: u64, stamp: Option<&str>) -> Held {
+        let version = Version::numbered(version);
+        [(key(), Holding { version, stamp: stamp.map(Stamp::from) })].into()
+    }
+
+    fn look(began: Instant, before: Held, stamp: &str) -> Look {
+        Look { began, before, sweep: true, stamps: vec![(key(), Ok(Stamp::from(stamp)))] }
+    }
+
+    #[test]
+    fn values_without_a_stamp_are_compared_with_the_last_one_seen() {
+        let (mut ledger, now) = (Ledger::new(30 * SECOND), Instant::now());
+        let mut compare = |version, stamp| {
+            let held = held(version, None);
+            let findings = ledger.compare(look(now, held.clone(), stamp), &held, now);
+            (findings.changed.len(), findings.missed)
+        };
+        assert_eq!(compare(1, "s1"), (0, 0), "the first is compared with nothing");
+        assert_eq!(compare(1, "s1"), (0, 0));
+        assert_eq!(compare(1, "s2"), (1, 1));
+        // Read since by an event: it may be the value that is held, so it is no proof against push.
+        assert_eq!(compare(2, "s3"), (1, 0));
+        assert_eq!(compare(2, "s3"), (0, 0));
+    }
+
+    #[test]
+    fn what_changes_twice_during_a_look_takes_another_look() {
+        let (mut ledger, now) = (Ledger::new(30 * SECOND), Instant::now());
+        let (before, after) = (held(1, Some("s1")), held(2, Some("s2")));
+        let findings = ledger.compare(look(now, before.clone(), "s3"), &after, now);
+        assert_eq!((findings.changed.len(), findings.unclear), (0, vec![key()]));
+        let findings = ledger.compare(look(now, before, "s1"), &after, now);
+        assert_eq!((findings.changed.len(), findings.unclear.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_version_that_an_event_named_is_given_up_when_a_later_sweep_does_not_show_it() {
+        let (mut ledger, now) = (Ledger::new(30 * SECOND), Instant::now());
+        let held = held(1, Some("s1"));
+        let told = ledger.tell(&key(), Some(&Version::numbered(2)), &Version::numbered(1), now);
+        assert_eq!(told, Told::Follow);
+        let earlier = look(now - SECOND, held.clone(), "s1");
+        ledger.compare(earlier, &held, now);
+        assert_eq!(ledger.due(&held, now + 30 * SECOND), [key()]);
+        ledger.compare(Look { sweep: false, ..look(now, held.clone(), "s1") }, &held, now);
+        assert!(ledger.next_due().is_some(), "it may be an event ahead of its data");
+        ledger.compare(look(now + SECOND, held.clone(), "s1"), &held, now);
+        assert_eq!(ledger.next_due(), None);
+    }
+
+    #[test]
+    fn what_was_carried_through_is_forgotten() {
+        let (mut ledger, now) = (Ledger::new(30 * SECOND), Instant::now());
+        ledger.tell(&key(), Some(&Version::numbered(2)), &Version::numbered(1), now);
+        assert!(ledger.due(&held(2, Some("s2")), now + 60 * SECOND).is_empty());
+        assert_eq!(ledger.next_due(), None);
+    }
+}

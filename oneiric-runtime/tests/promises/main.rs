@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
+mod metered;
 mod lifecycle;
 mod calls;
 mod watcher;
+mod push;
+mod sweep;

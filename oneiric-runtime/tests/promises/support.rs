@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oneiric_core::{HookError, InstanceId, Managed, ManagedHook, SecretRef};
-use oneiric_runtime::report::InstanceReport;
+use oneiric_core::{
+    Change, HookError, InstanceId, Managed, ManagedHook, SecretProvider, SecretRef, Version,
+};
+use oneiric_runtime::report::{InstanceReport, ProviderStatus};
 use oneiric_runtime::{RotateRequest, Runtime, RuntimeOptions};
 use oneiric_secrets::{Resolver, ResolverOptions, Scope};
 use oneiric_testkit::MemoryProvider;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::metered::Metered;
 
 pub(crate) struct Rig {
     pub(crate) store: Arc<MemoryProvider>,
@@ -24,10 +28,24 @@ impl Rig {
     /// A runtime that watches only if it is told how often.
     pub(crate) fn start(watch_interval: Duration) -> Self {
         let store = MemoryProvider::new();
-        let providers = [("mem".parse().unwrap(), Arc::clone(&store) as _)];
+        Self::over(Arc::clone(&store) as _, store, watch_interval)
+    }
+
+    /// The same over a store that has a price, at an hour's sweep behind push.
+    pub(crate) fn metered(metered: &Arc<Metered>, watch_interval: Duration) -> Self {
+        Self::over(Arc::clone(metered) as _, Arc::clone(&metered.store), watch_interval)
+    }
+
+    fn over(
+        provider: Arc<dyn SecretProvider>,
+        store: Arc<MemoryProvider>,
+        watch_interval: Duration,
+    ) -> Self {
+        let providers = [("mem".parse().unwrap(), provider)];
         let resolver = Resolver::new(providers, ResolverOptions::default());
         let mut options = RuntimeOptions::new("test".parse::<InstanceId>().unwrap());
         options.watch_interval = watch_interval;
+        options.push_sweep_interval = Duration::from_secs(3600);
         options.drain_timeout = Duration::from_secs(2);
         let (runtime, task) = options.build(resolver).unwrap();
         let stop = CancellationToken::new();
@@ -43,6 +61,17 @@ impl Rig {
 
     pub(crate) async fn rotate(&self, keys: &[&str]) -> InstanceReport {
         self.runtime.rotate(RotateRequest::new(scope(keys))).await
+    }
+
+    /// How the store is watched.
+    pub(crate) async fn watched(&self) -> ProviderStatus {
+        self.runtime.status().await.unwrap().providers.remove(0)
+    }
+
+    /// Tells of a version, as the store's own events do.
+    pub(crate) fn announce(&self, key: &str, version: impl Into<Option<u64>>) {
+        let version = version.into().map(Version::numbered);
+        self.store.announce(Change::Secret { key: key.parse().unwrap(), version });
     }
 
     /// Ends the runtime; panics if it does not end by itself.
