@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use oneiric_core::settings::{Settings, SettingsError, Sources};
@@ -58,7 +58,7 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Rotate, read and watch secrets
+    /// Rotate, read, write and watch secrets
     #[command(subcommand)]
     Secrets(SecretsCommand),
 
@@ -101,6 +101,37 @@ pub(crate) enum SecretsCommand {
 
     /// Print the keys of the secrets that are there, never a value
     List(List),
+
+    /// Write a new version of a secret, and make it the current one
+    ///
+    /// The value is read from standard input or from a file, and is stored as it is, byte by byte.
+    /// Whoever promotes another version meanwhile is not overwritten. The new version is printed.
+    ///
+    /// Exit codes: 0 done; 1 failed; 2 usage; 5 another version is current than was expected; 6 it
+    /// is not known whether it was written.
+    Set(Set),
+
+    /// Print the versions of a secret, the newest first, never a value
+    Versions(Versions),
+
+    /// Make a version of a secret the current one: to go on after `set --no-promote`, or back
+    ///
+    /// Exit codes: 0 done; 1 failed; 2 usage; 5 another version is current than was expected; 6 it
+    /// is not known whether it was done.
+    Promote(Promote),
+
+    /// Make a version unreadable, until it is enabled again
+    ///
+    /// The first step to get rid of an old version: if somebody misses it, `enable` takes it back.
+    Disable(Disable),
+
+    /// Make a disabled version readable again
+    Enable(Enable),
+
+    /// End a version for good
+    ///
+    /// One that is current or enabled is refused: disable it first, and see that nobody misses it.
+    Destroy(Destroy),
 
     /// Print a line for each secret that changes, never a value
     ///
@@ -170,6 +201,100 @@ pub(crate) struct List {
     /// Print one JSON array
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// Which one: PROVIDER:KEY
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Read the value from this file [default: standard input]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
+
+    /// Leave out one line end at the end of the value
+    #[arg(long)]
+    pub(crate) trim: bool,
+
+    /// Make the secret first, where the store wants that
+    #[arg(long)]
+    pub(crate) create: bool,
+
+    /// Keep the new version aside: `promote` makes it the current one
+    #[arg(long)]
+    pub(crate) no_promote: bool,
+
+    /// Only if this version is the current one [default: the one that is current when it begins]
+    #[arg(long, value_name = "VERSION", conflicts_with = "no_promote")]
+    pub(crate) expect: Option<String>,
+
+    /// The name of the attempt: repeating one whose reply was lost makes no second version
+    #[arg(long, value_name = "TOKEN", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) token: Option<String>,
+
+    /// Store even an empty value
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
+
+    /// Store even `changeme`, `***` and the like
+    #[arg(long)]
+    pub(crate) allow_placeholder: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Versions {
+    /// Which one: PROVIDER:KEY
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Print one JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    /// Which one: PROVIDER:KEY@VERSION
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Only if this version is the current one [default: the one that is current when it begins]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) expect: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Disable {
+    /// Which one: PROVIDER:KEY@VERSION
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Even if it is the current one, so that nobody can read the secret any more
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Enable {
+    /// Which one: PROVIDER:KEY@VERSION
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Destroy {
+    /// Which one: PROVIDER:KEY@VERSION
+    #[arg(value_name = "REF")]
+    pub(crate) reference: SecretRef,
+
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Even if it is current or enabled
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

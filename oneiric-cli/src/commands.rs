@@ -5,6 +5,12 @@ mod progress;
 mod reach;
 mod get;
 mod list;
+mod store;
+mod set;
+mod versions;
+mod change;
+#[cfg(test)]
+mod double;
 mod watch;
 mod agent;
 mod status;
@@ -29,6 +35,22 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Secrets(SecretsCommand::Rotate(args)) => sequential(rotate::run(&global, &args)),
         Command::Secrets(SecretsCommand::Get(args)) => sequential(get::run(&global, &args)),
         Command::Secrets(SecretsCommand::List(args)) => sequential(list::run(&global, &args)),
+        Command::Secrets(SecretsCommand::Set(args)) => sequential(set::run(&global, &args)),
+        Command::Secrets(SecretsCommand::Versions(args)) => {
+            sequential(versions::run(&global, &args))
+        }
+        Command::Secrets(SecretsCommand::Promote(args)) => {
+            sequential(change::promote(&global, &args))
+        }
+        Command::Secrets(SecretsCommand::Disable(args)) => {
+            sequential(change::disable(&global, &args))
+        }
+        Command::Secrets(SecretsCommand::Enable(args)) => {
+            sequential(change::enable(&global, &args))
+        }
+        Command::Secrets(SecretsCommand::Destroy(args)) => {
+            sequential(change::destroy(&global, &args))
+        }
         Command::Secrets(SecretsCommand::Watch(args)) => sequential(watch::run(&global, &args)),
         Command::Agent => parallel(agent::run(&global)),
         Command::Status(args) => sequential(status::run(&global, &args)),

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 
+use oneiric_core::ErrorKind;
 use oneiric_core::settings::SettingsError;
 
 use crate::exit::Exit;
@@ -48,7 +49,12 @@ impl Failure {
 
 impl From<oneiric_core::Error> for Failure {
     fn from(error: oneiric_core::Error) -> Self {
-        Self::new(Exit::FAILED, error)
+        let exit = match error.kind() {
+            ErrorKind::Conflict => Exit::CONFLICT,
+            ErrorKind::Ambiguous => Exit::AMBIGUOUS,
+            _ => Exit::FAILED,
+        };
+        Self::new(exit, error)
     }
 }
 

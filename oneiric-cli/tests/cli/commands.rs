@@ -8,12 +8,18 @@ use serde_json::Value;
 
 use crate::support::{Sandbox, assert_snapshot};
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["secrets"],
     &["secrets", "rotate"],
     &["secrets", "get"],
     &["secrets", "list"],
+    &["secrets", "set"],
+    &["secrets", "versions"],
+    &["secrets", "promote"],
+    &["secrets", "disable"],
+    &["secrets", "enable"],
+    &["secrets", "destroy"],
     &["secrets", "watch"],
     &["agent"],
     &["status"],
@@ -44,7 +50,17 @@ fn a_command_line_that_makes_no_sense_is_refused_with_2() {
         "secrets rotate --all --hard --rollback",
         "secrets rotate --all --target sockets/a.sock",
         "secrets get files",
-        "secrets set files:a",
+        "secrets set",
+        "secrets set files:a value",
+        "secrets set files:a --token=",
+        "secrets set files:a --no-promote --expect 1",
+        "secrets set files:a@1",
+        "secrets set files:a#field",
+        "secrets versions files:a@1",
+        "secrets promote files:a",
+        "secrets disable files:a",
+        "secrets enable files:a@1#field",
+        "secrets destroy files:a --yes",
         "--set profile config show",
     ] {
         let ran = sandbox.run(&words.split_whitespace().collect::<Vec<_>>());
@@ -201,6 +217,8 @@ fn every_shell_has_its_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let ran = sandbox.run(&["completions", shell]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
-        assert!(ran.stdout.contains("rotate"), "{shell}");
+        for command in ["rotate", "versions", "promote", "destroy"] {
+            assert!(ran.stdout.contains(command), "{shell}: {command}");
+        }
     }
 }

@@ -5,3 +5,4 @@ mod commands;
 mod otlp;
 mod rotation;
 mod support;
+mod writing;
