@@ -237,3 +237,30 @@ fn changes_are_watched_in_instances_and_from_here() {
         assert_eq!(watch.wait(), 0);
     }
 }
+
+#[test]
+fn the_status_says_when_a_change_is_noticed_and_what_that_costs() {
+    let sandbox = shop();
+    let agent = sandbox.agent(&[]);
+    let status = sandbox.status();
+    let files = &status["providers"][0];
+    assert_eq!((files["provider"].as_str(), files["kind"].as_str()), (Some("files"), Some("file")));
+    assert_eq!(files["mode"], "push+sweep", "{files}");
+    assert_eq!(
+        (files["worst_case_s"].as_f64(), files["usd_a_month"].as_f64()),
+        (Some(33.0), Some(0.0))
+    );
+    let table = sandbox.run(&["status"]);
+    let row = table.stdout.lines().find(|line| line.contains(" push+sweep ")).unwrap();
+    assert!(row.contains(" 33s "), "{table:?}");
+    assert_eq!(agent.stop(), 0);
+
+    let _unwatched = sandbox.agent(&["--set", UNWATCHED]);
+    let status = sandbox.status();
+    let files = &status["providers"][0];
+    assert_eq!(
+        (files["mode"].as_str(), files["worst_case_s"].as_f64()),
+        (Some("ttl"), Some(600.0))
+    );
+    assert_eq!(files["calls_a_day"], 0.0);
+}
