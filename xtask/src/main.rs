@@ -82,7 +82,7 @@ const COMMANDS: [Command; 8] = [
     Command {
         name: "features",
         usage: "",
-        about: "check each Cargo feature of the binary alone, and each library crate alone",
+        about: "check and test each Cargo feature of the binary alone; and what a default build links",
         run: features::run,
     },
     Command {

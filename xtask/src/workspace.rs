@@ -21,6 +21,8 @@ pub(crate) struct Package {
     /// The source of its library, where it has one.
     pub(crate) library: Option<PathBuf>,
     pub(crate) features: Vec<String>,
+    /// Those of them that are on by default.
+    pub(crate) default: Vec<String>,
     /// The members of the workspace that it depends on.
     pub(crate) uses: Vec<Use>,
 }
@@ -65,10 +67,13 @@ impl Package {
         let library = value["targets"].as_array()?.iter().find(is_library);
         let mut features: Vec<String> = value["features"].as_object()?.keys().cloned().collect();
         features.sort();
+        let default = value["features"]["default"].as_array();
+        let named = |feature: &Value| feature.as_str().map(str::to_owned);
         Some(Self {
             name: value["name"].as_str()?.to_owned(),
             library: library.and_then(|target| target["src_path"].as_str()).map(PathBuf::from),
             features,
+            default: default.into_iter().flatten().filter_map(named).collect(),
             uses: value["dependencies"].as_array()?.iter().filter_map(Use::parse).collect(),
         })
     }
@@ -107,7 +112,10 @@ mod tests {
         assert_eq!(workspace.packages[0].library, None);
         let b = &workspace.packages[1];
         assert_eq!(b.library.as_deref(), Some(Path::new("/w/b/src/lib.rs")));
-        assert_eq!(b.features, ["default", "y"]);
+        assert_eq!(
+            (&b.features[..], &b.default[..]),
+            (&["default", "y"].map(String::from)[..], &["y".to_owned()][..])
+        );
         let uses: Vec<_> = b.uses.iter().map(|used| (used.name.as_str(), used.dev)).collect();
         assert_eq!(uses, [("a", false), ("kit", true)]);
     }

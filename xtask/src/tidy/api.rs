@@ -195,6 +195,7 @@ mod tests {
                 name: "a".to_owned(),
                 library: Some(library),
                 features: Vec::new(),
+                default: Vec::new(),
                 uses: Vec::new(),
             }],
         };

@@ -47,6 +47,7 @@ mod tests {
             name: name.to_owned(),
             library: None,
             features: Vec::new(),
+            default: Vec::new(),
             uses: Vec::new(),
         };
         compare(text, &[package("oneiric-core"), package("xtask")])

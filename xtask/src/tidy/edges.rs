@@ -89,6 +89,7 @@ mod tests {
             name: name.to_owned(),
             library: None,
             features: Vec::new(),
+            default: Vec::new(),
             uses: uses.iter().map(|&(name, dev)| Use { name: name.to_owned(), dev }).collect(),
         }
     }
