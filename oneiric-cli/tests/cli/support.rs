@@ -64,13 +64,18 @@ impl Sandbox {
         self.dir.path().join(name)
     }
 
-    /// Puts a new random value with this ending under a key, by a rename, and returns it.
-    pub(crate) fn put_ending(&self, key: &str, ending: &str) -> String {
+    /// A new random value, which nothing may print from now on.
+    pub(crate) fn canary(&self) -> String {
         let mut random = [0; 16];
         File::open("/dev/urandom").unwrap().read_exact(&mut random).unwrap();
         let canary: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         self.canaries.borrow_mut().push(canary.clone());
-        let value = format!("{canary}{ending}");
+        canary
+    }
+
+    /// Puts a new random value with this ending under a key, by a rename, and returns it.
+    pub(crate) fn put_ending(&self, key: &str, ending: &str) -> String {
+        let value = format!("{}{ending}", self.canary());
         let unfinished = self.path("unfinished");
         fs::write(&unfinished, &value).unwrap();
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600)).unwrap();
@@ -101,6 +106,15 @@ impl Sandbox {
     /// Runs it to its end, with every log record there is.
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.finish(self.oneiric(args).args(["--set", "telemetry.log_filter=trace"]))
+    }
+
+    /// The same with this on its standard input.
+    pub(crate) fn run_with(&self, args: &[&str], input: &str) -> Ran {
+        let path = self.path("input");
+        fs::write(&path, input).unwrap();
+        let mut command = self.oneiric(args);
+        command.args(["--set", "telemetry.log_filter=trace"]);
+        self.finish(command.stdin(File::open(path).unwrap()))
     }
 
     /// Runs a command to its end.

@@ -12,7 +12,8 @@ fn a_provider_that_cannot_write_says_so_with_its_kind_and_setting() {
         "secrets enable env:a@1",
         "secrets destroy env:a@1 --yes",
     ] {
-        let ran = sandbox.run(&words.split_whitespace().collect::<Vec<_>>());
+        let value = sandbox.canary();
+        let ran = sandbox.run_with(&words.split_whitespace().collect::<Vec<_>>(), &value);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{words}: {ran:?}");
         for part in ["provider `env` cannot change secrets", "kind `env`", "`providers.env`"] {
             assert!(ran.stderr.contains(part), "{part}: {ran:?}");
