@@ -43,6 +43,11 @@ impl Failure {
         if let Some(remedy) = &self.remedy {
             tell(&format!("help: {remedy}"));
         }
+        self.exit()
+    }
+
+    /// The code alone.
+    pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
 }

@@ -139,7 +139,7 @@ impl Store {
         tokio::select! {
             answer = call => answer,
             () = sleep(self.patience) => Err(Error::new(ErrorKind::Ambiguous, self.silent())),
-            _ = tokio::signal::ctrl_c() => {
+            Ok(()) = tokio::signal::ctrl_c() => {
                 Err(Error::new(ErrorKind::Ambiguous, "it was broken off before it was answered"))
             }
         }

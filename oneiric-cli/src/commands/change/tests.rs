@@ -10,7 +10,7 @@ fn reference(version: &str) -> SecretRef {
 }
 
 fn said(result: Result<()>) -> Option<(Exit, String)> {
-    result.err().map(|failure| (failure.report(), format!("{failure:?}")))
+    result.err().map(|failure| (failure.exit(), format!("{failure:?}")))
 }
 
 async fn promoted(

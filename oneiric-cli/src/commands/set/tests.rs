@@ -28,7 +28,7 @@ async fn ran(vault: &std::sync::Arc<Vault>, args: &Set) -> (Vec<String>, Option<
     };
     let value = SecretValue::from("new value");
     let ended = carry_out(&store, args.reference.key(), &value, args, made).await;
-    (printed, ended.err().map(|failure| (failure.report(), format!("{failure:?}"))))
+    (printed, ended.err().map(|failure| (failure.exit(), format!("{failure:?}"))))
 }
 
 #[tokio::test]
