@@ -103,6 +103,9 @@ impl Copy {
         for file in &wanted {
             copy.restore(file)?;
         }
+        // What was renamed since the last run would be there twice.
+        let wanted = wanted.iter().map(|file| copy.root.join(file)).collect();
+        prune(&copy.root, &wanted)?;
         Ok(copy)
     }
 
@@ -221,9 +224,39 @@ impl Copy {
     }
 }
 
+/// Deletes every file below a folder that is not wanted.
+fn prune(folder: &Path, wanted: &BTreeSet<PathBuf>) -> Result {
+    let cannot = |error| Failure::new(format!("cannot tidy up {}: {error}", folder.display()));
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
+        if entry.file_type().map_err(cannot)?.is_dir() {
+            prune(&entry.path(), wanted)?;
+        } else if !wanted.contains(&entry.path()) {
+            fs::remove_file(entry.path()).map_err(cannot)?;
+        }
+    }
+    Ok(())
+}
+
 fn write(path: &Path, bytes: &[u8]) -> Result {
     let written = path.parent().map_or(Ok(()), fs::create_dir_all);
     written
         .and_then(|()| fs::write(path, bytes))
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_from_the_workspace_goes_from_the_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let [kept, moved] = ["a/kept.rs", "a/b/moved.rs"].map(|file| folder.path().join(file));
+        for file in [&kept, &moved] {
+            write(file, b"").unwrap();
+        }
+        prune(folder.path(), &BTreeSet::from([kept.clone()])).unwrap();
+        assert!(kept.exists() && !moved.exists());
+    }
 }
