@@ -6,6 +6,7 @@ use std::time::Duration;
 use oneiric_core::{Capabilities, Detection};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A month, as prices have it.
 const DAYS_A_MONTH: f64 = 30.0;
 /// How much an interval is lengthened or shortened at most, so that a fleet does not ask in step.
@@ -37,6 +38,13 @@ pub(crate) struct Pace {
     pub(crate) behind_push: Duration,
     /// The time to live of what is cached; `None` where it is not known.
     pub(crate) ttl: Option<Duration>,
+}
+
+impl Pace {
+    /// These times. An interval is a year at most: beyond that, clocks overflow.
+    pub(crate) fn new(interval: Duration, behind_push: Duration, ttl: Option<Duration>) -> Self {
+        Self { interval: interval.min(YEAR), behind_push: behind_push.min(YEAR), ttl }
+    }
 }
 
 /// What is to be expected.

@@ -74,11 +74,7 @@ impl RuntimeOptions {
             sights: Arc::new(
                 resolver.providers().map(|(id, _)| (id.clone(), Arc::default())).collect(),
             ),
-            pace: Pace {
-                interval: self.watch_interval,
-                behind_push: self.push_sweep_interval,
-                ttl: self.cache_ttl,
-            },
+            pace: Pace::new(self.watch_interval, self.push_sweep_interval, self.cache_ttl),
             events,
         };
         let admin = self.admin.clone().map(|admin| admin.bind(&self.instance)).transpose()?;

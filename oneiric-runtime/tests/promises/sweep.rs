@@ -189,3 +189,17 @@ async fn a_subscription_that_was_refused_at_first_is_asked_for_again() {
     assert_eq!(adapter.serves(), "two");
     rig.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_interval_beyond_all_measure_is_a_long_one() {
+    let rig = Rig::start(Duration::MAX);
+    rig.store.put("a", "one");
+    let adapter = rig.adapter("pool", &["a"]).await;
+    sleep(SECOND).await;
+    rig.store.put("a", "two");
+    rig.announce("a", 2);
+    sleep(SECOND).await;
+    assert_eq!(adapter.serves(), "two");
+    assert_eq!(rig.watched().await.mode, "push+sweep");
+    rig.stop().await;
+}
