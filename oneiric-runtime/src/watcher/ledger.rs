@@ -183,7 +183,7 @@ impl Ledger {
                 if follow {
                     findings.changed.push(key);
                 }
-                findings.missed += u64::from(missed && sure && sweep);
+                findings.missed += u64::from(missed && sure);
             }
         }
         findings
@@ -301,6 +301,25 @@ mod tests {
         assert!(ledger.next_due().is_some(), "it may be an event ahead of its data");
         ledger.compare(look(now + SECOND, held.clone(), "s1"), &held, now);
         assert_eq!(ledger.next_due(), None);
+    }
+
+    #[test]
+    fn each_change_that_nobody_told_of_is_missed_once_whatever_look_shows_it() {
+        let (mut ledger, now) = (Ledger::new(30 * SECOND), Instant::now());
+        let held = held(1, Some("s1"));
+        let mut compare = |stamp, sweep| {
+            let look = Look { sweep, ..look(now, held.clone(), stamp) };
+            let findings = ledger.compare(look, &held, now);
+            (findings.changed.len(), findings.missed)
+        };
+        assert_eq!(compare("s2", true), (1, 1));
+        assert_eq!(compare("s2", true), (0, 0));
+        assert_eq!(compare("s2", false), (0, 0));
+        assert_eq!(compare("s3", false), (1, 1), "another one on top of it");
+        assert_eq!(compare("s3", true), (0, 0));
+        ledger.tell(&key(), None, &Version::numbered(1), now);
+        let findings = ledger.compare(look(now, held.clone(), "s4"), &held, now);
+        assert_eq!((findings.changed.len(), findings.missed), (1, 0), "an event told of it");
     }
 
     #[test]
