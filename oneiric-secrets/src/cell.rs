@@ -178,6 +178,12 @@ impl Cell {
         epoch >= self.fresh_from()
     }
 
+    /// Whether this flight is still under way.
+    pub(crate) fn is_flying(&self, flight: &Arc<Flight>) -> bool {
+        self.peek(|state| state.flight.as_ref().is_some_and(|of| Arc::ptr_eq(of, flight)))
+            .unwrap_or(false)
+    }
+
     /// The first epoch in which a fetch brought a value that has not been invalidated since.
     pub(crate) fn fresh_from(&self) -> u64 {
         self.fresh.epoch().max(self.source.bounds.fresh.epoch())

@@ -207,7 +207,7 @@ impl Shared {
     /// Waits for a flight: without end if there is nothing else to give. If there is a value that
     /// has merely aged, not long after the flight began, which is one wait for all readers and not
     /// one for each; and not at all if the flight before it failed.
-    async fn await_flight(&self, cell: &Cell, flight: &Flight) -> Landing {
+    async fn await_flight(&self, cell: &Cell, flight: &Arc<Flight>) -> Landing {
         let mut landing = pin!(flight.landing());
         if self.merely_aged(cell) {
             let failure = self.recent_failure(cell);
@@ -218,8 +218,9 @@ impl Shared {
             if let Some(landing) = at_most(flight.began + patience, landing.as_mut()).await {
                 return landing;
             }
-            // Unless it was invalidated meanwhile, what is held will do.
-            if self.merely_aged(cell) {
+            // Unless it was invalidated meanwhile, what is held will do. But what is held by now
+            // may be what this flight has brought, and its landing is only not told yet.
+            if self.merely_aged(cell) && cell.is_flying(flight) {
                 return Err(failure.unwrap_or_else(|| {
                     let message = format!("the provider did not answer for `{cell}` in time");
                     Error::new(ErrorKind::DeadlineExceeded, message)

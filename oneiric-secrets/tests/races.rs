@@ -317,3 +317,28 @@ async fn r16_a_secret_made_anew_with_smaller_numbers_is_taken_when_somebody_says
         assert_eq!(rig.fresh("a").await, "anew");
     }
 }
+
+/// What has just landed may be held before its landing is told: it is not an old value that is
+/// served because the provider takes its time.
+#[test]
+fn what_has_just_landed_is_not_taken_for_what_has_aged() {
+    let references: Vec<SecretRef> = (0..40).map(|of| reference(&format!("key-{of}"))).collect();
+    let round = || async {
+        let rig = rig();
+        for of in &references {
+            rig.store.put(of.key().as_str(), "value");
+        }
+        // Longer than a reader is patient with a provider while it has an old value.
+        rig.store.latency(FETCH * 6 / 5);
+        for answer in rig.resolver.get_many(&references).await {
+            assert_eq!(answer.unwrap().stale_for(), None);
+        }
+    };
+    // The reader has a thread of its own, so that it keeps step with the flight.
+    let many = || {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_time().build().unwrap();
+        (0..10).for_each(|_| runtime.block_on(round()));
+    };
+    std::thread::scope(|scope| (0..8).for_each(|_| _ = scope.spawn(many)));
+}
