@@ -14,11 +14,12 @@ enum Role {
     Provider,
     Adapter,
     Testkit,
+    Fake,
     Rehearsal,
     Xtask,
 }
 
-use Role::{Adapter, Cli, Core, Provider, Rehearsal, Runtime, Secrets, Testkit, Xtask};
+use Role::{Adapter, Cli, Core, Fake, Provider, Rehearsal, Runtime, Secrets, Testkit, Xtask};
 
 impl Role {
     fn of(package: &str) -> Option<Self> {
@@ -28,6 +29,7 @@ impl Role {
             "oneiric-runtime" => Runtime,
             "oneiric-cli" => Cli,
             "oneiric-testkit" => Testkit,
+            "oneiric-gcp-fake" => Fake,
             "oneiric-rehearsal" => Rehearsal,
             "xtask" => Xtask,
             name if name.starts_with("oneiric-provider-") => Provider,
@@ -39,7 +41,7 @@ impl Role {
     /// What it may be linked with.
     fn may_use(self) -> &'static [Self] {
         match self {
-            Core | Xtask => &[],
+            Core | Fake | Xtask => &[],
             Secrets | Provider | Adapter | Testkit => &[Core],
             Runtime => &[Core, Secrets],
             Cli => &[Core, Secrets, Runtime, Provider, Adapter],
@@ -50,8 +52,10 @@ impl Role {
     /// What its tests may use besides.
     fn tests_may_use(self) -> &'static [Self] {
         match self {
-            Secrets | Runtime | Cli | Provider | Adapter => &[Testkit],
-            Core | Testkit | Rehearsal | Xtask => &[],
+            Provider => &[Testkit, Fake],
+            Secrets | Runtime | Cli | Adapter => &[Testkit],
+            Rehearsal => &[Fake],
+            Core | Testkit | Fake | Xtask => &[],
         }
     }
 }
@@ -106,6 +110,8 @@ mod tests {
             ("oneiric-secrets", &[("oneiric-core", linked), ("oneiric-testkit", dev)]),
             ("oneiric-runtime", &[("oneiric-secrets", linked), ("oneiric-testkit", dev)]),
             ("oneiric-provider-file", &[("oneiric-core", linked), ("oneiric-testkit", dev)]),
+            ("oneiric-provider-gcp", &[("oneiric-gcp-fake", dev)]),
+            ("oneiric-rehearsal", &[("oneiric-gcp-fake", dev)]),
             ("oneiric-adapter-http", &[("oneiric-core", linked)]),
             ("oneiric-cli", &[("oneiric-runtime", linked), ("oneiric-adapter-http", linked)]),
             ("oneiric-rehearsal", &[("oneiric-runtime", linked), ("oneiric-testkit", linked)]),
@@ -130,6 +136,9 @@ mod tests {
             ("oneiric-cli", "oneiric-testkit", linked),
             ("oneiric-cli", "oneiric-rehearsal", dev),
             ("oneiric-rehearsal", "oneiric-cli", linked),
+            ("oneiric-provider-gcp", "oneiric-gcp-fake", linked),
+            ("oneiric-gcp-fake", "oneiric-core", linked),
+            ("oneiric-cli", "oneiric-gcp-fake", dev),
             ("oneiric-runtime", "xtask", dev),
             ("xtask", "oneiric-core", linked),
             ("oneiric-core", "stranger", linked),
