@@ -13,6 +13,10 @@ pub(crate) fn registry() -> Registry {
     let registry = registry.provider("file", |_, section| {
         Ok(kinds::build(section, oneiric_provider_file::Config::build)?)
     });
+    #[cfg(feature = "gcp")]
+    let registry = registry.provider("gcp", |_, section| {
+        Ok(kinds::build(section, oneiric_provider_gcp::Config::build)?)
+    });
     #[cfg(feature = "command")]
     let registry = registry.adapter("command", |id, section| {
         Ok(kinds::build(section, |config| {
@@ -22,7 +26,7 @@ pub(crate) fn registry() -> Registry {
     registry
 }
 
-#[cfg(any(feature = "env", feature = "file", feature = "command"))]
+#[cfg(any(feature = "env", feature = "file", feature = "gcp", feature = "command"))]
 mod kinds {
     //! What all kinds share.
 
