@@ -7,8 +7,15 @@ use std::process::Command;
 use crate::process::{Failure, Result, output, run as run_command};
 use crate::workspace::Workspace;
 
-/// The independent OTLP receivers of the live suites.
-const PINS: [&str; 2] = ["oteltap==1.0.0", "rotel==0.0.1a15"];
+/// What the live suites have from elsewhere: independent OTLP receivers, and Google's own clients,
+/// with which the fake of Secret Manager is driven.
+const PINS: [&str; 5] = [
+    "oteltap==1.0.0",
+    "rotel==0.0.1a15",
+    "google-cloud-secret-manager==2.32.0",
+    "google-cloud-pubsub==2.44.0",
+    "google-crc32c==1.9.0",
+];
 
 /// What must be in one folder for a cluster of our own.
 const PG_PROGRAMS: [&str; 3] = ["initdb", "postgres", "pg_ctl"];

@@ -4,9 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
 mod errors;
 mod listing;
 mod push;
+mod python;
 mod quota;
 mod reads;
 mod writing;
