@@ -4,9 +4,10 @@
 use std::process::Command;
 
 /// Each kind, where it is set, and whether it was picked.
-const KINDS: [(&str, &str, bool); 3] = [
+const KINDS: [(&str, &str, bool); 4] = [
     ("providers", "env", cfg!(feature = "env")),
     ("providers", "file", cfg!(feature = "file")),
+    ("providers", "gcp", cfg!(feature = "gcp")),
     ("adapters", "command", cfg!(feature = "command")),
 ];
 
