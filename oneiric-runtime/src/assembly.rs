@@ -144,7 +144,6 @@ fn runtime_options(settings: &Settings) -> RuntimeOptions {
     let mut options = RuntimeOptions::new(instance);
     options.watch_interval = settings.secrets_watch_interval;
     options.push_sweep_interval = settings.secrets_push_sweep_interval;
-    options.cache_ttl = Some(settings.secrets_cache_ttl);
     options.prepare_timeout = agent.prepare_timeout;
     options.drain_timeout = agent.drain_timeout;
     options.shutdown_grace = agent.shutdown_grace;

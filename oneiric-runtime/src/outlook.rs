@@ -36,13 +36,13 @@ pub(crate) struct Pace {
     pub(crate) interval: Duration,
     /// How often while push is there and a sweep has a price.
     pub(crate) behind_push: Duration,
-    /// The time to live of what is cached; `None` where it is not known.
-    pub(crate) ttl: Option<Duration>,
+    /// The time to live of what is cached; zero if nothing is kept.
+    pub(crate) ttl: Duration,
 }
 
 impl Pace {
     /// These times. An interval is a year at most: beyond that, clocks overflow.
-    pub(crate) fn new(interval: Duration, behind_push: Duration, ttl: Option<Duration>) -> Self {
+    pub(crate) fn new(interval: Duration, behind_push: Duration, ttl: Duration) -> Self {
         Self { interval: interval.min(YEAR), behind_push: behind_push.min(YEAR), ttl }
     }
 }
@@ -119,8 +119,8 @@ impl Watching {
     pub(crate) fn outlook(&self) -> Outlook {
         let sweep = self.by_sweep();
         // Without a time to live nothing is kept for reads, and so nothing is read anew either.
-        let ttl = self.pace.ttl.filter(|ttl| !ttl.is_zero());
-        let ttl = ttl.map(|ttl| Bound::new(ttl, self.detection.settles_within));
+        let ttl = self.pace.ttl;
+        let ttl = (!ttl.is_zero()).then(|| Bound::new(ttl, self.detection.settles_within));
         let watched = !self.pace.interval.is_zero();
         let mode = match (watched && self.live, sweep.is_some()) {
             (true, true) => Mode::PushAndSweep,

@@ -32,9 +32,6 @@ pub struct RuntimeOptions {
     /// How often one that tells of changes by itself is swept, where each question costs something;
     /// less than `watch_interval` has no effect.
     pub push_sweep_interval: Duration,
-    /// The time to live that the resolver was given, for what [`Runtime::status`] says of the
-    /// longest time until a change is noticed; `None` says nothing of it.
-    pub cache_ttl: Option<Duration>,
     /// How long an adapter may take to build and prove a generation.
     pub prepare_timeout: Duration,
     /// How long users of an old generation have to end, unless a rotation says otherwise.
@@ -52,7 +49,6 @@ impl RuntimeOptions {
             instance,
             watch_interval: Duration::from_secs(30),
             push_sweep_interval: Duration::from_secs(600),
-            cache_ttl: None,
             prepare_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
@@ -74,7 +70,7 @@ impl RuntimeOptions {
             sights: Arc::new(
                 resolver.providers().map(|(id, _)| (id.clone(), Arc::default())).collect(),
             ),
-            pace: Pace::new(self.watch_interval, self.push_sweep_interval, self.cache_ttl),
+            pace: Pace::new(self.watch_interval, self.push_sweep_interval, resolver.ttl()),
             events,
         };
         let admin = self.admin.clone().map(|admin| admin.bind(&self.instance)).transpose()?;

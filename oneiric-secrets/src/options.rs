@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use oneiric_core::{Clock, Moment};
+use oneiric_core::{Clock, Moment, Result, SecretRef, SecretValue};
 
-use crate::entry::Times;
+use crate::entry::{Name, Times};
 use crate::verify::Verify;
 
 /// The times and rules of a resolver. The defaults are those of the settings.
@@ -56,6 +56,15 @@ impl Default for ResolverOptions {
 }
 
 impl ResolverOptions {
+    /// Whether a value is one that a resolver with these options takes over: for those who write
+    /// secrets, who should know before.
+    ///
+    /// # Errors
+    /// `Invalid`, with the reason and without the value.
+    pub fn check(&self, value: &SecretValue, of: &SecretRef) -> Result<()> {
+        self.verify().check(value, &Name(of))
+    }
+
     pub(crate) fn verify(&self) -> Verify {
         Verify { allow_empty: self.allow_empty, allow_placeholders: self.allow_placeholders }
     }

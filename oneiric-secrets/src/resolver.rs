@@ -1,6 +1,7 @@
 //! The resolver: the one door through which a process gets secrets.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use oneiric_core::{
     Error, ErrorKind, ProviderId, Result, SecretKey, SecretProvider, SecretRef, SecretSet, Version,
@@ -231,6 +232,11 @@ impl Resolver {
     /// told so.
     pub fn subscribe(&self) -> broadcast::Receiver<SecretEvent> {
         self.shared.events.subscribe()
+    }
+
+    /// How long a value is fresh; zero if nothing is kept.
+    pub fn ttl(&self) -> Duration {
+        self.shared.options.ttl
     }
 
     /// The providers, by name.

@@ -19,7 +19,7 @@ pub(super) async fn run(global: &Global, args: &Set) -> Result<Exit> {
     let store = Store::of(&settings, &args.reference)?;
     store.writer()?;
     let value = value::read(args, store.provider.descriptor().capabilities.max_value)?;
-    value::check(&store, key, &value, args).await?;
+    value::check(&store, key, &value, args)?;
     let made = carry_out(&store, key, &value, args, |version| output::line(&version.id())).await;
     telemetry.finish().await;
     made.map(|()| Exit::DONE)

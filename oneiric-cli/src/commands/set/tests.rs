@@ -162,20 +162,20 @@ async fn who_may_write_and_not_read_says_what_is_to_be_replaced() {
     assert!(said.contains("cannot see which version of `vault:db` is current"), "{said}");
 }
 
-#[tokio::test]
-async fn what_a_resolver_would_not_serve_is_not_written() {
+#[test]
+fn what_a_resolver_would_not_serve_is_not_written() {
     let store = Vault::holding(&[1]).store();
     let key = "db".parse().unwrap();
     for (text, why) in [("", "it is empty"), (" \n", "white space"), ("***", "a placeholder")] {
         let value = SecretValue::from(text);
-        let failure = value::check(&store, &key, &value, &set()).await.unwrap_err();
+        let failure = value::check(&store, &key, &value, &set()).unwrap_err();
         let said = format!("{failure:?}");
         assert!(
             said.contains("the value of `vault:db` is refused") && said.contains(why),
             "{said}"
         );
         let args = Set { allow_empty: true, allow_placeholder: true, ..set() };
-        value::check(&store, &key, &value, &args).await.unwrap();
+        value::check(&store, &key, &value, &args).unwrap();
     }
-    value::check(&store, &key, &SecretValue::from(&[0xff, 0][..]), &set()).await.unwrap();
+    value::check(&store, &key, &SecretValue::from(&[0xff, 0][..]), &set()).unwrap();
 }

@@ -1,17 +1,10 @@
 //! The value that is to be stored: where it comes from, and whether it can be meant.
 
-use std::error::Error as StdError;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use oneiric_core::{
-    Capabilities, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched,
-    Result as CoreResult, SecretKey, SecretLister, SecretProvider, SecretRef, SecretValue,
-    SecretWriter, Stamp, Version, fetch_each,
-};
-use oneiric_secrets::{Resolver, ResolverOptions};
+use oneiric_core::{Error, ErrorKind, SecretKey, SecretRef, SecretValue};
+use oneiric_secrets::ResolverOptions;
 
 use super::super::store::Store;
 use crate::cli::Set;
@@ -45,27 +38,16 @@ pub(super) fn read(args: &Set, longest: Option<u64>) -> Result<SecretValue> {
     Ok(SecretValue::from(trimmed(bytes, args.trim, &from)))
 }
 
-/// Refuses what a resolver would refuse to serve: by asking one.
-pub(super) async fn check(
-    store: &Store,
-    key: &SecretKey,
-    value: &SecretValue,
-    args: &Set,
-) -> Result<()> {
+/// Refuses what a resolver would refuse to serve.
+pub(super) fn check(store: &Store, key: &SecretKey, value: &SecretValue, args: &Set) -> Result<()> {
     let mut options = ResolverOptions::default();
     options.allow_empty = args.allow_empty;
     options.allow_placeholders = args.allow_placeholder;
-    let candidate = Arc::new(Candidate::new(value.clone()));
-    let resolver = Resolver::new([(store.id.clone(), candidate as _)], options);
-    let Err(error) = resolver.get(&SecretRef::new(store.id.clone(), key.clone())).await else {
-        return Ok(());
-    };
-    let mut cause: &dyn StdError = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    let failure = Failure::new(Exit::FAILED, format!("{cause}; nothing was written"));
-    Err(failure.remedy("--allow-empty and --allow-placeholder store it all the same"))
+    let reference = SecretRef::new(store.id.clone(), key.clone());
+    options.check(value, &reference).map_err(|error| {
+        let failure = Failure::new(Exit::FAILED, format!("{error}; nothing was written"));
+        failure.remedy("--allow-empty and --allow-placeholder store it all the same")
+    })
 }
 
 fn take(from: impl Read, longest: u64, name: &str) -> Result<Vec<u8>> {
@@ -102,52 +84,6 @@ fn trimmed(mut bytes: Vec<u8>, trim: bool, from: &str) -> Vec<u8> {
 fn unreadable(name: &str, error: io::Error) -> Failure {
     let message = format!("the value cannot be read from {name}");
     Error::with_source(ErrorKind::Unavailable, message, error).into()
-}
-
-/// A store of one value that is not stored yet.
-#[derive(Debug)]
-struct Candidate {
-    descriptor: Descriptor,
-    value: SecretValue,
-}
-
-impl Candidate {
-    fn new(value: SecretValue) -> Self {
-        let capabilities = Capabilities { binary: true, ..Capabilities::default() };
-        Self { descriptor: Descriptor::new("candidate", "candidate:", capabilities), value }
-    }
-}
-
-#[async_trait]
-impl SecretProvider for Candidate {
-    fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-
-    async fn fetch(&self, _: &FetchRequest) -> CoreResult<Fetched> {
-        Ok(Fetched::new(self.value.clone(), Version::numbered(1)))
-    }
-
-    async fn fetch_many(&self, requests: &[FetchRequest]) -> Vec<CoreResult<Fetched>> {
-        fetch_each(self, requests).await
-    }
-
-    async fn stamps(&self, keys: &[SecretKey]) -> Vec<CoreResult<Stamp>> {
-        let none = |_| Err(Error::new(ErrorKind::Unsupported, "a candidate has no stamp"));
-        keys.iter().map(none).collect()
-    }
-
-    fn changes(&self) -> Option<ChangeStream> {
-        None
-    }
-
-    fn writer(&self) -> Option<&dyn SecretWriter> {
-        None
-    }
-
-    fn lister(&self) -> Option<&dyn SecretLister> {
-        None
-    }
 }
 
 #[cfg(test)]
