@@ -6,7 +6,7 @@ use crate::process::{Failure, Result, cargo, run as run_shown, status};
 use crate::workspace::Workspace;
 
 /// What may follow `cargo xtask bench`.
-pub(crate) const USAGE: &str = "[--json FILE] [--quick]";
+pub(crate) const USAGE: &str = "[--json FILE] [--quick] [--only PART]";
 
 /// `cargo xtask bench`. The AWS library is most of the build, so `--quick` does without it, and
 /// the program says what it leaves out.
@@ -32,8 +32,9 @@ fn check(args: &[String]) -> Result<bool> {
     while let Some(arg) = rest.next() {
         match arg.as_str() {
             "--quick" => quick = true,
-            "--json" if rest.next().is_some() => {}
+            "--json" | "--only" if rest.next().is_some() => {}
             "--json" => return Err(Failure::usage("`--json` needs a file")),
+            "--only" => return Err(Failure::usage("`--only` needs the name of a part")),
             other => {
                 return Err(Failure::usage(format!(
                     "`{other}` is not understood here; the arguments are {USAGE}"
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn what_the_program_takes_is_taken_and_nothing_else() {
         for (text, quick) in
-            [("", false), ("--json f", false), ("--quick", true), ("--json f --quick", true)]
+            [("", false), ("--json f", false), ("--quick", true), ("--only hits --quick", true)]
         {
             assert_eq!(checked(text).unwrap(), quick, "{text}");
         }
