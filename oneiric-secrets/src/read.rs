@@ -32,7 +32,8 @@ impl Answer {
     }
 }
 
-/// A read. What a miss needs is set aside, so that a hit does not carry it.
+/// A read. What a miss needs, and what it gives, is set aside, so that a hit does not carry it:
+/// moving an answer about in memory would take longer than finding it.
 pub(crate) struct Get<'a> {
     pub(crate) resolver: &'a Resolver,
     pub(crate) reference: &'a SecretRef,

@@ -199,7 +199,7 @@ impl Copy {
         let cannot = |error| Failure::new(format!("{} cannot be run: {error}", program.display()));
         let mut command = Command::new(program);
         command.args(["--exact", &test.name]).current_dir(&self.root);
-        let said = self.target.join("said.txt");
+        let said = self.root.with_extension("said");
         command.stdin(Stdio::null()).stderr(Stdio::null());
         command.stdout(fs::File::create(&said).map_err(cannot)?);
         let mut child = command.spawn().map_err(cannot)?;
