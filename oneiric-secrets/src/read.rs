@@ -299,3 +299,31 @@ async fn at_most<F: Future>(by: Instant, mut future: Pin<&mut F>) -> Option<F::O
 fn serves_stale(error: &Error) -> bool {
     error.kind().may_serve_stale() || error.kind() == ErrorKind::Invalid
 }
+
+#[cfg(test)]
+mod tests {
+    use oneiric_testkit::MemoryProvider;
+
+    use super::*;
+    use crate::options::ResolverOptions;
+
+    /// A value is held for a moment before its landing is told. It is not an old one that is
+    /// served because the provider takes its time.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_just_landed_is_not_taken_for_what_has_aged() {
+        let provider = MemoryProvider::new();
+        provider.put("a", "new");
+        let providers = [("mem".parse().unwrap(), provider as _)];
+        let resolver = Resolver::new(providers, ResolverOptions::default());
+        let reference = "mem:a".parse().unwrap();
+        resolver.get(&reference).await.unwrap();
+        let cell = resolver.shared.cache.known_cell(&reference).unwrap();
+        // One that took longer than readers are patient, and has not told yet what it brought.
+        let flight = Flight::begin();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut landing = pin!(resolver.shared.await_flight(&cell, &flight));
+        assert!(landing.as_mut().now_or_never().is_none());
+        flight.land(Ok(cell.entry().unwrap()));
+        assert!(landing.now_or_never().unwrap().is_ok());
+    }
+}

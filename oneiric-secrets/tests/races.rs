@@ -200,16 +200,19 @@ async fn r8_a_change_between_load_and_changed_is_not_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn r10_a_roll_back_is_allowed_once_and_never_by_a_smaller_number_alone() {
-    let rig = rig();
-    rig.store.put_version("a", "seven", 7);
-    assert_eq!(rig.fresh("a").await, "seven");
-    rig.store.put_version("a", "six", 6);
-    rig.invalidate(&["a"], Mode::Rollback);
-    assert_eq!(rig.fresh("a").await, "six");
-    rig.store.put_version("a", "five", 5);
-    rig.expect("a", 5);
-    rig.invalidate(&["a"], Mode::Soft);
-    assert_eq!(rig.get("a").await, Ok(("six".into(), false)));
+    let one = Scope::Keys("mem".parse().unwrap(), vec!["a".parse().unwrap()]);
+    for scope in [one, Scope::Provider("mem".parse().unwrap())] {
+        let rig = rig();
+        rig.store.put_version("a", "seven", 7);
+        assert_eq!(rig.fresh("a").await, "seven");
+        rig.store.put_version("a", "six", 6);
+        rig.resolver.invalidate_secrets(&scope, Mode::Rollback).unwrap();
+        assert_eq!(rig.fresh("a").await, "six");
+        rig.store.put_version("a", "five", 5);
+        rig.expect("a", 5);
+        rig.resolver.invalidate_secrets(&scope, Mode::Soft).unwrap();
+        assert_eq!(rig.get("a").await, Ok(("six".into(), false)), "{scope:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,29 +319,4 @@ async fn r16_a_secret_made_anew_with_smaller_numbers_is_taken_when_somebody_says
         rig.invalidate(&["a"], mode);
         assert_eq!(rig.fresh("a").await, "anew");
     }
-}
-
-/// What has just landed may be held before its landing is told: it is not an old value that is
-/// served because the provider takes its time.
-#[test]
-fn what_has_just_landed_is_not_taken_for_what_has_aged() {
-    let references: Vec<SecretRef> = (0..40).map(|of| reference(&format!("key-{of}"))).collect();
-    let round = || async {
-        let rig = rig();
-        for of in &references {
-            rig.store.put(of.key().as_str(), "value");
-        }
-        // Longer than a reader is patient with a provider while it has an old value.
-        rig.store.latency(FETCH * 6 / 5);
-        for answer in rig.resolver.get_many(&references).await {
-            assert_eq!(answer.unwrap().stale_for(), None);
-        }
-    };
-    // The reader has a thread of its own, so that it keeps step with the flight.
-    let many = || {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        let runtime = runtime.worker_threads(1).enable_time().build().unwrap();
-        (0..10).for_each(|_| runtime.block_on(round()));
-    };
-    std::thread::scope(|scope| (0..8).for_each(|_| _ = scope.spawn(many)));
 }
