@@ -99,9 +99,10 @@ impl Resolver {
         Get { resolver: self, reference, missed: None }
     }
 
-    /// The value of a secret if the cache has a fresh one, without waiting for anything: no lock,
-    /// no allocation, no call of the system, no copy. A reference remembers where its secret was
-    /// found, so one that is kept is faster than one that is made for each read.
+    /// The value of a secret if the cache has a fresh one, without waiting for anything: no
+    /// allocation, no call of the system, no copy. A reference remembers where its secret was
+    /// found, so one that is kept needs no lock and no look-up, and is faster than one that is made
+    /// for each read.
     ///
     /// Time is as of the last tick of a clock thread, at most about 20 ms old, however busy the
     /// async runtime is.
