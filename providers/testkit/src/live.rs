@@ -1,4 +1,6 @@
-//! Real servers for live suites, privately: a cluster of their own in a temporary folder.
+//! Real servers for live suites, privately: each with a temporary folder of its own.
+
+mod openbao;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -8,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use openbao::OpenBao;
 
 /// How often another port is tried when somebody else took the one that was free a moment ago.
 const PORT_ATTEMPTS: usize = 5;
