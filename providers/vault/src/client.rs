@@ -1,0 +1,184 @@
+//! The provider: what is asked of it, put into calls of the key-value engine.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt, stream};
+use oneiric_core::{
+    Capabilities, ChangeStream, Descriptor, Error, ErrorKind, FetchRequest, Fetched, Result,
+    SecretKey, SecretLister, SecretProvider, SecretWriter, Stamp, Version,
+};
+use reqwest::Url;
+use tokio::time::Instant;
+
+use crate::api::{Api, readable};
+use crate::config::{Config, Kv};
+use crate::error::{Call, Seen, about, failed};
+use crate::kv::{self, Raw};
+use crate::payload::{self, MAX_BYTES};
+
+/// The key of the hashes that tell values of KV version 1 apart. It is drawn once per process and
+/// never leaves it, so that a hash says nothing to anybody who tries out values.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A [`SecretProvider`] over one mount of a key-value engine; [`Config::build`] makes one.
+///
+/// # Keys
+/// The path of a secret in the mount, without slashes at its ends.
+///
+/// # Values
+/// A secret is a JSON object, and so is its value; but one whose only entry is called `value` and
+/// is text is that text ([`Config::value_key`]).
+///
+/// # Versions
+/// Of KV version 2 they are numbers, and the newest is current; while it is deleted, there is
+/// none. Of KV version 1 there is only what is there now; its id is a hash with a random key of
+/// this process, equal as long as the value is.
+///
+/// # Stamps
+/// Of KV version 2: the number and the time of the current version, from the metadata. KV version
+/// 1 has none, since nothing but the value tells a change.
+///
+/// # Writing
+/// KV version 2 alone. A version is added only if the one that we have looked at is still the
+/// newest, and is current at once; an older one cannot be promoted.
+#[derive(Debug)]
+pub struct VaultProvider {
+    descriptor: Descriptor,
+    pub(crate) api: Api,
+}
+
+impl VaultProvider {
+    pub(crate) fn new(config: Config, url: Url) -> Self {
+        let v2 = config.kv == Kv::V2;
+        let capabilities = Capabilities {
+            versions: v2,
+            stamps: v2,
+            push: false,
+            snapshots: false,
+            binary: false,
+            max_value: u64::try_from(MAX_BYTES).ok(),
+        };
+        let base = url.as_str().trim_end_matches('/');
+        let namespace =
+            config.namespace.as_deref().map(|name| format!("{name}/")).unwrap_or_default();
+        let uri = format!("{base}/v1/{namespace}{}", config.mount);
+        // One secret a call, no quota that we know of, and for nothing.
+        let descriptor = Descriptor::new("vault", uri, capabilities);
+        Self { descriptor, api: Api::new(config, url) }
+    }
+
+    async fn fetch_v1(&self, request: &FetchRequest) -> Result<Fetched> {
+        let what = self.api.name(&request.key);
+        if request.version.is_some() {
+            let message = format!("KV version 1 has no versions: `{what}` cannot be pinned");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let reply = self.api.read(&request.key, request.deadline).await?;
+        let raw = reply.read::<Raw<'_>>();
+        let raw = raw.ok_or_else(|| failed(Seen::Garbled, Call::Read, &what, &[]))?;
+        let value = payload::value(raw.data, &self.api.config.value_key, &what)?;
+        let hash = HASHER.hash_one(value.expose());
+        Ok(Fetched::new(value, Version::opaque(format!("{hash:016x}"))))
+    }
+
+    async fn fetch_v2(&self, request: &FetchRequest) -> Result<Fetched> {
+        let FetchRequest { key, version, deadline, .. } = request;
+        let version = version.as_deref();
+        let number = version.map(kv::number).transpose()?;
+        if let Some(known) = &request.if_none_match
+            && self.is_still(key, number, known, *deadline).await?
+        {
+            let message = format!("`{}` has not changed", self.api.name(key));
+            return Err(Error::new(ErrorKind::NotModified, message));
+        }
+        let what = self.api.name(key);
+        let take = |object: &_, about: &kv::About| {
+            let value = payload::value(object, &self.api.config.value_key, &what)?;
+            let mut fetched = Fetched::new(value, Version::numbered(about.version));
+            fetched.stamp = Some(about.stamp(about.version));
+            fetched.expires_at = about.ends();
+            Ok(fetched)
+        };
+        self.api.version(key, version, *deadline, take).await
+    }
+
+    /// Whether the version is the one that is known, and may still be read. Who may read a value
+    /// need not have the right to look at its metadata; then the value is read.
+    async fn is_still(
+        &self,
+        key: &SecretKey,
+        number: Option<u64>,
+        known: &Stamp,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
+        match self.look(key, number, deadline).await {
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
+            found => Ok(found? == *known),
+        }
+    }
+
+    /// The stamp of a version that may be read, of the current one if none is named.
+    async fn look(
+        &self,
+        key: &SecretKey,
+        number: Option<u64>,
+        deadline: Option<Instant>,
+    ) -> Result<Stamp> {
+        let metadata = self.api.metadata(key, deadline).await?;
+        let number = number.unwrap_or(metadata.current_version);
+        let found = metadata.version(number);
+        let what = self.api.name(key);
+        readable(found, &what)?;
+        found.map(|found| found.stamp(number)).ok_or_else(|| about(ErrorKind::NotFound, &what))
+    }
+}
+
+#[async_trait]
+impl SecretProvider for VaultProvider {
+    fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    async fn fetch(&self, request: &FetchRequest) -> Result<Fetched> {
+        match self.api.config.kv {
+            Kv::V1 => self.fetch_v1(request).await,
+            Kv::V2 => self.fetch_v2(request).await,
+        }
+    }
+
+    /// The engine has no batches, so several are read at a time.
+    async fn fetch_many(&self, requests: &[FetchRequest]) -> Vec<Result<Fetched>> {
+        let answers: Vec<_> = requests.iter().map(|request| self.fetch(request).boxed()).collect();
+        stream::iter(answers).buffered(self.concurrency()).collect().await
+    }
+
+    async fn stamps(&self, keys: &[SecretKey]) -> Vec<Result<Stamp>> {
+        if self.api.config.kv == Kv::V1 {
+            let message = "KV version 1 says nothing of a secret but its value";
+            let none = Error::new(ErrorKind::Unsupported, message);
+            return keys.iter().map(|_| Err(none.clone())).collect();
+        }
+        let answers: Vec<_> = keys.iter().map(|key| self.look(key, None, None).boxed()).collect();
+        stream::iter(answers).buffered(self.concurrency()).collect().await
+    }
+
+    fn changes(&self) -> Option<ChangeStream> {
+        None
+    }
+
+    fn writer(&self) -> Option<&dyn SecretWriter> {
+        (self.api.config.kv == Kv::V2).then_some(self)
+    }
+
+    fn lister(&self) -> Option<&dyn SecretLister> {
+        Some(self)
+    }
+}
+
+impl VaultProvider {
+    fn concurrency(&self) -> usize {
+        usize::try_from(self.api.config.concurrency.get()).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,371 @@
+//! The settings of one `[providers.<id>]` section with `kind = "vault"`.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oneiric_core::{Error, ErrorKind, Result, SecretValue};
+use reqwest::Url;
+use serde::{Deserialize, Deserializer};
+
+use crate::client::VaultProvider;
+use crate::kv;
+
+/// How a [`VaultProvider`] is set up.
+///
+/// ```
+/// let mut config = oneiric_provider_vault::Config::new("https://vault.example:8200");
+/// config.auth.token_file = Some("/run/vault/token".into());
+/// let provider = config.build()?;
+/// # Ok::<(), oneiric_core::Error>(())
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where the server is, `https://host:8200`. Plain `http` only on this machine.
+    pub address: String,
+    /// The namespace of mount and login; the root namespace if absent.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Where the key-value engine is mounted (`"secret"`).
+    #[serde(default = "default_mount")]
+    pub mount: String,
+    /// Which version the engine has (2).
+    #[serde(default)]
+    pub kv: Kv,
+    /// A secret with no other entry than this one is that entry's text and not JSON (`"value"`).
+    /// With `""` every secret is JSON, and only JSON objects can be written.
+    #[serde(default = "default_value_key")]
+    pub value_key: String,
+    /// How long one call may take where the caller sets no deadline (`"10s"`).
+    #[serde(default = "default_timeout", deserialize_with = "oneiric_core::settings::duration")]
+    pub timeout: Duration,
+    /// How many calls may run at once for one sweep or one set of secrets (8).
+    #[serde(default = "default_concurrency")]
+    pub concurrency: NonZeroU32,
+    /// The certificates, in PEM, of those who may vouch for the server; the system's if absent.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// Who we are.
+    pub auth: Auth,
+}
+
+/// Who we are: exactly one of these.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Auth {
+    /// A token. Better kept in a file.
+    #[serde(default, deserialize_with = "secret")]
+    pub token: Option<SecretValue>,
+    /// A file with a token. It is read again when it changes.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// A login by AppRole.
+    #[serde(default)]
+    pub approle: Option<AppRole>,
+    /// A login by the service account of a Kubernetes pod.
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
+    /// A login by a signed token of another party.
+    #[serde(default)]
+    pub jwt: Option<Jwt>,
+}
+
+/// A login by AppRole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AppRole {
+    /// Where the method is mounted (`"approle"`).
+    #[serde(default = "default_approle")]
+    pub mount: String,
+    /// The id of the role.
+    pub role_id: String,
+    /// A file with the secret id. It is read for each login. None where the role wants none.
+    #[serde(default)]
+    pub secret_id_file: Option<PathBuf>,
+    /// Whether the file has a token that wraps the secret id (`false`). It is unwrapped once, and
+    /// again when the file has another one.
+    #[serde(default)]
+    pub secret_id_wrapped: bool,
+}
+
+/// A login by the service account of a Kubernetes pod.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Kubernetes {
+    /// Where the method is mounted (`"kubernetes"`).
+    #[serde(default = "default_kubernetes")]
+    pub mount: String,
+    /// The role.
+    pub role: String,
+    /// A file with the token of the service account, read for each login (where Kubernetes puts
+    /// it).
+    #[serde(default = "default_service_account")]
+    pub jwt_file: PathBuf,
+}
+
+/// A login by a signed token of another party.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Jwt {
+    /// Where the method is mounted (`"jwt"`).
+    #[serde(default = "default_jwt")]
+    pub mount: String,
+    /// The role; the method's default one if absent.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// A file with the signed token, read for each login.
+    pub jwt_file: PathBuf,
+}
+
+/// The version of a key-value engine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kv {
+    /// One value for each secret, without versions.
+    V1,
+    /// Versions, with metadata.
+    #[default]
+    V2,
+}
+
+impl<'de> Deserialize<'de> for Kv {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u8::deserialize(deserializer)? {
+            1 => Ok(Self::V1),
+            2 => Ok(Self::V2),
+            other => {
+                Err(serde::de::Error::custom(format!("`kv` is {other}, and there are 1 and 2")))
+            }
+        }
+    }
+}
+
+impl Auth {
+    /// What would be asked of it, by the names of the settings.
+    fn ways(&self) -> Vec<&'static str> {
+        let ways = [
+            ("token", self.token.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("approle", self.approle.is_some()),
+            ("kubernetes", self.kubernetes.is_some()),
+            ("jwt", self.jwt.is_some()),
+        ];
+        ways.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
+    }
+}
+
+impl AppRole {
+    /// This role, whose secret id is in this file.
+    pub fn new(role_id: impl Into<String>, secret_id_file: impl Into<PathBuf>) -> Self {
+        Self {
+            mount: default_approle(),
+            role_id: role_id.into(),
+            secret_id_file: Some(secret_id_file.into()),
+            secret_id_wrapped: false,
+        }
+    }
+}
+
+impl Kubernetes {
+    /// This role, with the pod's own service account.
+    pub fn new(role: impl Into<String>) -> Self {
+        Self { mount: default_kubernetes(), role: role.into(), jwt_file: default_service_account() }
+    }
+}
+
+impl Jwt {
+    /// The method's default role, with the signed token in this file.
+    pub fn new(jwt_file: impl Into<PathBuf>) -> Self {
+        Self { mount: default_jwt(), role: None, jwt_file: jwt_file.into() }
+    }
+}
+
+impl Config {
+    /// The defaults, for this server. The login is still to be said.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            namespace: None,
+            mount: default_mount(),
+            kv: Kv::default(),
+            value_key: default_value_key(),
+            timeout: default_timeout(),
+            concurrency: default_concurrency(),
+            ca_file: None,
+            auth: Auth::default(),
+        }
+    }
+
+    /// Checks the settings and makes the provider. Nothing is read or sent yet: files are read and
+    /// a login is made by the first call.
+    ///
+    /// # Errors
+    /// `Invalid` if a setting makes no sense.
+    pub fn build(self) -> Result<VaultProvider> {
+        let url = address(&self.address)?;
+        if self.timeout.is_zero() {
+            return Err(invalid("`timeout` is 0, so that no call could end in time"));
+        }
+        let mut mounts = vec![("mount", &self.mount)];
+        let auth = &self.auth;
+        mounts.extend(auth.approle.iter().map(|login| ("auth.approle.mount", &login.mount)));
+        mounts.extend(auth.kubernetes.iter().map(|login| ("auth.kubernetes.mount", &login.mount)));
+        mounts.extend(auth.jwt.iter().map(|login| ("auth.jwt.mount", &login.mount)));
+        for (name, mount) in mounts {
+            if kv::segments(mount).is_none() {
+                return Err(invalid(format!("`{name}` is `{mount}`, which is no path of a mount")));
+            }
+        }
+        if let Some(namespace) = &self.namespace
+            && !namespace.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(invalid(format!("`namespace` is `{namespace}`, which names none")));
+        }
+        match auth.ways()[..] {
+            [_] => {}
+            [] => {
+                return Err(invalid(
+                    "`auth` needs one of `token`, `token_file`, `approle`, `kubernetes` and `jwt`",
+                ));
+            }
+            [one, another, ..] => {
+                return Err(invalid(format!("`auth` has both `{one}` and `{another}`")));
+            }
+        }
+        if let Some(AppRole { secret_id_file: None, secret_id_wrapped: true, .. }) = auth.approle {
+            return Err(invalid(
+                "`auth.approle.secret_id_wrapped` needs `auth.approle.secret_id_file`",
+            ));
+        }
+        Ok(VaultProvider::new(self, url))
+    }
+}
+
+/// The address as a URL. A credential goes in the clear to nobody but this machine.
+fn address(text: &str) -> Result<Url> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| url.has_host() && url.query().is_none() && url.fragment().is_none())
+        .ok_or_else(|| invalid(format!("`address` is `{text}`, which is no URL of a server")))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("`address` has a credential in it; that belongs into `auth`"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_local(&url) => Ok(url),
+        _ => Err(invalid(format!(
+            "`address` is `{text}`, which is not https, and a token would be sent in the clear"
+        ))),
+    }
+}
+
+fn is_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretValue>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(SecretValue::from))
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
+}
+
+fn default_mount() -> String {
+    "secret".into()
+}
+
+fn default_value_key() -> String {
+    "value".into()
+}
+
+fn default_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_concurrency() -> NonZeroU32 {
+    NonZeroU32::new(8).expect("8 is not 0")
+}
+
+fn default_approle() -> String {
+    "approle".into()
+}
+
+fn default_kubernetes() -> String {
+    "kubernetes".into()
+}
+
+fn default_service_account() -> PathBuf {
+    "/var/run/secrets/kubernetes.io/serviceaccount/token".into()
+}
+
+fn default_jwt() -> String {
+    "jwt".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_read() {
+        let text = "address = 'https://vault:8200'\nnamespace = 'team/a'\nmount = 'apps/kv'\n\
+                    kv = 1\nvalue_key = ''\ntimeout = '3s'\nca_file = '/ca.pem'\n\
+                    [auth.approle]\nrole_id = 'r'\nsecret_id_file = '/s'\nsecret_id_wrapped = true";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!((config.kv, config.timeout), (Kv::V1, Duration::from_secs(3)));
+        assert_eq!(config.auth.approle.as_ref().unwrap().mount, "approle");
+        config.build().unwrap();
+        let text = "address = 'http://[::1]:8200/base'\nauth.token = 'canary-7f3a'";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!((config.kv, config.mount.as_str()), (Kv::V2, "secret"));
+        assert!(!format!("{config:?}").contains("canary"));
+        config.build().unwrap();
+        let text = "address = 'https://v'\n[auth.kubernetes]\nrole = 'r'";
+        toml::from_str::<Config>(text).unwrap().build().unwrap();
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (section, part) in [
+            ("address = 'https://v'", "missing field `auth`"),
+            ("address = 'https://v'\nkv = 3\nauth.token = 't'", "there are 1 and 2"),
+            ("address = 'https://v'\npath = 'x'\nauth.token = 't'", "unknown field `path`"),
+            ("address = 'https://v'\n[auth.jwt]\nrole = 'r'", "missing field `jwt_file`"),
+        ] {
+            let error = toml::from_str::<Config>(section).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        for (section, part) in [
+            ("address = 'nowhere'\nauth.token = 't'", "no URL"),
+            ("address = 'https://v/?a=b'\nauth.token = 't'", "no URL"),
+            ("address = 'https://a:b@v'\nauth.token = 't'", "a credential in it"),
+            ("address = 'http://vault:8200'\nauth.token = 't'", "in the clear"),
+            ("address = 'https://v'\nmount = 'a//b'\nauth.token = 't'", "`mount`"),
+            ("address = 'https://v'\nnamespace = 'a b'\nauth.token = 't'", "`namespace`"),
+            ("address = 'https://v'\ntimeout = '0s'\nauth.token = 't'", "`timeout`"),
+            ("address = 'https://v'\n[auth]", "needs one of"),
+            ("address = 'https://v'\n[auth]\ntoken = 't'\ntoken_file = 'f'", "has both"),
+            (
+                "address = 'https://v'\n[auth.approle]\nrole_id = 'r'\nsecret_id_wrapped = true",
+                "`auth.approle.secret_id_file`",
+            ),
+            (
+                "address = 'https://v'\n[auth.jwt]\nmount = '../sys'\njwt_file = 'f'",
+                "`auth.jwt.mount`",
+            ),
+        ] {
+            let config: Config = toml::from_str(section).unwrap();
+            let error = config.build().unwrap_err().to_string();
+            assert!(error.contains(part), "{section}: {error}");
+        }
+    }
+}
