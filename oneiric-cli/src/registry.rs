@@ -17,6 +17,10 @@ pub(crate) fn registry() -> Registry {
     let registry = registry.provider("gcp", |_, section| {
         Ok(kinds::build(section, oneiric_provider_gcp::Config::build)?)
     });
+    #[cfg(feature = "vault")]
+    let registry = registry.provider("vault", |_, section| {
+        Ok(kinds::build(section, oneiric_provider_vault::Config::build)?)
+    });
     #[cfg(feature = "command")]
     let registry = registry.adapter("command", |id, section| {
         Ok(kinds::build(section, |config| {
@@ -26,7 +30,13 @@ pub(crate) fn registry() -> Registry {
     registry
 }
 
-#[cfg(any(feature = "env", feature = "file", feature = "gcp", feature = "command"))]
+#[cfg(any(
+    feature = "env",
+    feature = "file",
+    feature = "gcp",
+    feature = "vault",
+    feature = "command"
+))]
 mod kinds {
     //! What all kinds share.
 
