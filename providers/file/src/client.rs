@@ -292,7 +292,10 @@ impl Tree {
             };
             let live = live.filter(|(facts, _)| facts.modified() == kept.time);
             let stamp = match live {
-                Some((facts, opened)) => stamp(&facts, &opened, Some(&kept)),
+                Some((facts, opened)) => {
+                    self.config.permissions.check(&facts, &opened.path, &self.warned)?;
+                    stamp(&facts, &opened, Some(&kept))
+                }
                 None => Stamp::from(format!("kept:{}", kept.name())),
             };
             let bytes = match store.value(path, &kept) {

@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use oneiric_core::ErrorKind;
+use oneiric_core::{ErrorKind, SecretProvider, SecretValue};
 use oneiric_provider_file::{Config, Permissions};
 
-use crate::fetch;
 use crate::trees::Plain;
+use crate::{ask, fetch};
 
 fn set_mode(path: &std::path::Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -45,5 +45,24 @@ async fn what_others_may_read_or_change_can_be_refused() {
         let mut config = Config::new(tree.root());
         config.permissions = permissions;
         assert!(fetch(&config.build().unwrap(), "secret").await.is_ok());
+    }
+}
+
+/// Asking for it by its version is no way around.
+#[tokio::test]
+async fn an_exact_version_is_refused_like_the_file_that_it_is_in() {
+    let tree = Plain::new();
+    let mut config = Config::new(tree.root());
+    (config.permissions, config.write) = (Permissions::Refuse, true);
+    let provider = config.build().unwrap();
+    let (key, writer) = ("secret".parse().unwrap(), provider.writer().unwrap());
+    for token in ["one", "two"] {
+        writer.create_version(&key, &SecretValue::from(token), token).await.unwrap();
+    }
+    writer.promote(&key, "1", None).await.unwrap();
+    set_mode(&tree.root().join("secret"), 0o644);
+    for (version, refused) in [("1", true), ("2", false)] {
+        let answer = provider.fetch(&ask("secret").at_version(version)).await;
+        assert_eq!(answer.is_err_and(|error| error.kind() == ErrorKind::Denied), refused);
     }
 }

@@ -197,6 +197,14 @@ pub(crate) async fn a_lost_reply_is_ambiguous_and_a_repeat_is_no_second_write(
     bench.mend().await?;
     let promoted = writer.promote(key, &version.id(), Some(&given.version)).await;
     ensure_done(promoted, "a promotion that was done already")?;
+    is_current(bench, key, &version.id(), &value).await?;
+    bench.play(Fault::LostReply).await?;
+    let disabled = writer.disable(key, &given.version).await;
+    ensure_error(&disabled, &[ErrorKind::Ambiguous])?;
+    bench.mend().await?;
+    let disabled = writer.disable(key, &given.version).await;
+    ensure_done(disabled, "that it is disabled, which was done already")?;
+    is_listed(bench, key, &given.version, &[VersionState::Disabled]).await?;
     is_current(bench, key, &version.id(), &value).await
 }
 

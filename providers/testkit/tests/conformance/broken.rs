@@ -469,7 +469,10 @@ impl SecretWriter for Broken {
     async fn disable(&self, key: &SecretKey, version: &str) -> Result<()> {
         match self.defect {
             NeverDisables => Ok(()),
-            _ => self.writer_of_store().disable(key, version).await,
+            _ => {
+                let disabled = self.writer_of_store().disable(key, version).await;
+                disabled.map_err(|error| self.told(error))
+            }
         }
     }
 
