@@ -21,6 +21,10 @@ pub(crate) fn registry() -> Registry {
     let registry = registry.provider("vault", |_, section| {
         Ok(kinds::build(section, oneiric_provider_vault::Config::build)?)
     });
+    #[cfg(feature = "exec")]
+    let registry = registry.provider("exec", |_, section| {
+        Ok(kinds::build(section, oneiric_provider_exec::Config::build)?)
+    });
     #[cfg(feature = "command")]
     let registry = registry.adapter("command", |id, section| {
         Ok(kinds::build(section, |config| {
@@ -35,6 +39,7 @@ pub(crate) fn registry() -> Registry {
     feature = "file",
     feature = "gcp",
     feature = "vault",
+    feature = "exec",
     feature = "command"
 ))]
 mod kinds {
