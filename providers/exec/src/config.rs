@@ -115,8 +115,11 @@ impl Config {
         if self.max_value == 0 || self.max_value > MOST_VALUE {
             return invalid("`max_value` of an exec provider is not between 1 and 524288");
         }
-        if self.timeout.is_zero() {
-            return invalid("`timeout` of an exec provider is 0, so that nothing could be asked");
+        if self.timeout.is_zero() || self.timeout > MOST_TIME {
+            return invalid("`timeout` of an exec provider is 0 or more than 1h");
+        }
+        if self.max_restart_pause > MOST_TIME {
+            return invalid("`max_restart_pause` of an exec provider is more than 1h");
         }
         // With `NAME=value` a secret would stand in the settings, which are printed.
         if self.env.iter().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
@@ -146,6 +149,8 @@ impl Config {
     }
 }
 
+const MOST_TIME: Duration = Duration::from_secs(3600);
+
 fn default_max_value() -> u64 {
     64 * 1024
 }
@@ -172,6 +177,8 @@ mod tests {
             (format!("{command}\nmax_value = 0"), "`max_value`"),
             (format!("{command}\nmax_value = 524289"), "`max_value`"),
             (format!("{command}\ntimeout = '0s'"), "`timeout`"),
+            (format!("{command}\ntimeout = '2h'"), "`timeout`"),
+            (format!("{command}\nmax_restart_pause = '2h'"), "`max_restart_pause`"),
             (format!("{command}\nenv = ['TOKEN=hunter2']"), "names of variables"),
             (format!("{command}\ncapabilities = ['write']"), "needs `versions`"),
         ] {

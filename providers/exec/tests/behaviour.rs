@@ -195,14 +195,53 @@ impl io::Write for Log {
     }
 }
 
-#[tokio::test]
-async fn a_flood_on_stderr_is_cut_and_shows_no_value_even_before_it_is_sent() {
+/// Everything that this thread logs until the guard is dropped.
+fn logged() -> (Log, tracing::subscriber::DefaultGuard) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     // The test has one thread, and so has its runtime.
-    let _log = tracing::subscriber::set_default(subscriber);
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn that_it_is_started_again_is_said_once() {
+    let (log, _guard) = logged();
+    let provider = greeting("next; echo garbage; sleep 60").build().unwrap();
+    for _ in 0..4 {
+        assert_eq!(ask(&provider).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    assert_eq!(log.text().matches("has to be started again").count(), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_program_is_told_when_nobody_waits_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let heard = dir.path().join("heard");
+    // It answers the first request only when it was told of the end of it, and the other at once.
+    let script = format!(
+        "next; first=$id; read -r line; echo \"$line\" > {}; \
+         echo \"{{\\\"id\\\":$first,\\\"error\\\":{{\\\"kind\\\":\\\"unavailable\\\"}}}}\"; \
+         next; {ANSWER}; next",
+        heard.display()
+    );
+    let provider = greeting(&script).build().unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(200), ask(&provider)).await;
+    assert!(given_up.is_err());
+    assert_eq!(ask(&provider).await.unwrap(), "v1", "it was not started again");
+    assert!(fs::read_to_string(heard).unwrap().starts_with("{\"cancel\":"));
+}
+
+#[tokio::test]
+async fn a_flood_on_stderr_is_cut_and_shows_no_value_even_before_it_is_sent() {
+    let (log, _guard) = logged();
     let canary = "canary-7f3a-b921-c55e";
     let script = format!(
         "next; echo 'about to send {canary}' >&2; sleep 0.2; \
@@ -214,7 +253,7 @@ async fn a_flood_on_stderr_is_cut_and_shows_no_value_even_before_it_is_sent() {
     assert_eq!(ask(&provider).await.unwrap(), canary);
     assert_eq!(ask(&provider).await.unwrap(), "v1", "the flood stops nobody");
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let logged = log.text();
     assert!(logged.contains("about to send [secret]"), "{logged}");
     assert_eq!(scan_for_canary(&logged, canary), None);
     assert!(logged.contains("too much to be repeated"));
