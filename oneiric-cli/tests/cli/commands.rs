@@ -202,7 +202,9 @@ fn a_check_says_every_problem() {
     );
     let ran = sandbox.run(&["config", "check"]);
     assert_eq!(ran.code, Some(1));
-    for part in ["`providers.vault.kind` is `vault`", "linked: env, file", "no provider `other`"] {
+    for part in
+        ["`providers.vault.kind` is `vault`", "linked: env, exec, file", "no provider `other`"]
+    {
         assert!(ran.stderr.contains(part), "{part}: {ran:?}");
     }
     let sandbox = Sandbox::new("[telemetry]\nlog_filter = \"loud=very\"\n");
