@@ -4,10 +4,12 @@
 use std::process::Command;
 
 /// Each kind, where it is set, and whether it was picked.
-const KINDS: [(&str, &str, bool); 4] = [
+const KINDS: [(&str, &str, bool); 6] = [
     ("providers", "env", cfg!(feature = "env")),
     ("providers", "file", cfg!(feature = "file")),
+    ("providers", "exec", cfg!(feature = "exec")),
     ("providers", "gcp", cfg!(feature = "gcp")),
+    ("providers", "vault", cfg!(feature = "vault")),
     ("adapters", "command", cfg!(feature = "command")),
 ];
 
