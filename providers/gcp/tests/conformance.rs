@@ -111,7 +111,7 @@ impl Rig for GcpRig {
                 self.disabled.lock().unwrap().push((key.to_string(), number));
             }
             Fault::LostReply => {
-                for write in ["AddSecretVersion", "UpdateSecret"] {
+                for write in ["AddSecretVersion", "UpdateSecret", "DisableSecretVersion"] {
                     self.fake.play(Play::CutAfter, Some(write), Some(1));
                 }
             }
