@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use crate::id::AdapterId;
@@ -56,7 +57,30 @@ pub trait LifecycleHook: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`HookError`], and then nothing that serves has changed.
     async fn prepare(&self, next: &SecretSet) -> Result<Box<dyn Prepared>, HookError>;
+
+    /// What its users report of credentials that were not accepted where they are used, or `None`
+    /// where nobody can report. It is asked for once, when the first generation serves.
+    fn refusals(&self) -> Option<RefusalStream>;
 }
+
+/// Word of an adapter that the other end did not accept a credential that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The secrets of the generation that was refused, with their versions.
+    pub versions: Vec<(SecretRef, Version)>,
+}
+
+impl Refusal {
+    /// The generation that was built from these was refused.
+    pub fn new(versions: impl Into<Vec<(SecretRef, Version)>>) -> Self {
+        Self { versions: versions.into() }
+    }
+}
+
+/// The refusals that an adapter's users report. Where reports come faster than they are heard, the
+/// adapter may drop all but one: each says the same.
+pub type RefusalStream = BoxStream<'static, Refusal>;
 
 /// A generation that is built and proven, and not yet serving. Dropping it gives it up.
 pub trait Prepared: Send {

@@ -22,7 +22,10 @@ pub mod telemetry;
 
 pub use clock::{Clock, Moment};
 pub use error::{Error, ErrorKind, Result};
-pub use hook::{DrainOutcome, DrainReport, HookError, LifecycleHook, Prepared, Retired, SecretSet};
+pub use hook::{
+    DrainOutcome, DrainReport, HookError, LifecycleHook, Prepared, Refusal, RefusalStream, Retired,
+    SecretSet,
+};
 pub use id::{AdapterId, InstanceId, ParseError, ProviderId, RotationId};
 pub use managed::{Managed, ManagedGuard, ManagedHook};
 pub use provider::{

@@ -1,27 +1,19 @@
 //! The everyday adapter: a value built from secrets that is replaced under its running users.
 
+mod generation;
+mod hook;
+
 use std::fmt;
-use std::future::Future;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+#[cfg(debug_assertions)]
+use std::panic::Location;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::hook::{DrainReport, HookError, LifecycleHook, Prepared, Retired, SecretSet};
-use crate::id::AdapterId;
-use crate::reference::SecretRef;
-
-/// How long a release may take, and how long users may take to notice that they were cut off.
-const RELEASE_GRACE: Duration = Duration::from_secs(5);
-
-type Build<T> = dyn Fn(SecretSet) -> BoxFuture<'static, Result<T, HookError>> + Send + Sync;
-type Prove<T> = dyn Fn(Arc<T>) -> BoxFuture<'static, Result<(), HookError>> + Send + Sync;
-type Close<T> = dyn Fn(Arc<T>) -> BoxFuture<'static, ()> + Send + Sync;
+use self::generation::{Generation, Phase};
+pub use self::hook::ManagedHook;
 
 /// A reader of the current generation of something built from secrets.
 ///
@@ -31,9 +23,12 @@ pub struct Managed<T>(Arc<ArcSwap<Generation<T>>>);
 
 impl<T> Managed<T> {
     /// The current generation. It serves for as long as the guard lives, so take one per request
-    /// and let go of it after: the old generation ends when its last guard is gone.
+    /// and let go of it after: the old generation ends when its last guard is gone, or at the
+    /// drain deadline. A build with debug assertions remembers where each guard was taken, and
+    /// names the place of those that were not let go of.
+    #[cfg_attr(debug_assertions, track_caller)]
     pub fn load(&self) -> ManagedGuard<T> {
-        ManagedGuard(self.0.load())
+        ManagedGuard::new(self.0.load())
     }
 }
 
@@ -49,13 +44,47 @@ impl<T> fmt::Debug for Managed<T> {
     }
 }
 
-/// The use of one generation. While it lives, the generation is not released.
-pub struct ManagedGuard<T>(arc_swap::Guard<Arc<Generation<T>>>);
+/// The use of one generation. While it lives, the generation is not released, except by force at
+/// the drain deadline.
+pub struct ManagedGuard<T> {
+    generation: arc_swap::Guard<Arc<Generation<T>>>,
+    #[cfg(debug_assertions)]
+    taken: u64,
+}
 
 impl<T> ManagedGuard<T> {
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn new(generation: arc_swap::Guard<Arc<Generation<T>>>) -> Self {
+        Self {
+            #[cfg(debug_assertions)]
+            taken: generation.holders.enter(Location::caller()),
+            generation,
+        }
+    }
+
     /// Which generation this is, counted from 1.
     pub fn generation(&self) -> u64 {
-        self.0.number
+        self.generation.number
+    }
+
+    /// Resolves when a newer generation serves: the time for a long user, such as a stream or a
+    /// connection, to end by itself. It may be dropped at any time, and does not hold the guard.
+    pub fn retired(&self) -> BoxFuture<'static, ()> {
+        self.generation.reaches(Phase::Retired)
+    }
+
+    /// Resolves when the drain deadline has passed while this generation was still in use: whoever
+    /// has it ends now, or is reported as leaked. Like [`retired`](Self::retired) otherwise.
+    pub fn cut_off(&self) -> BoxFuture<'static, ()> {
+        self.generation.reaches(Phase::CutOff)
+    }
+
+    /// Reports that the other end did not accept the credential of this generation: the server
+    /// said so itself; a time-out is no refusal. The runtime asks the store for a newer one, once
+    /// however many report it, and, if there is none, may go back to the generation before. It
+    /// costs no call of anybody, and what is reported of an old generation has no effect.
+    pub fn report_refused(&self) {
+        self.generation.report_refused();
     }
 }
 
@@ -63,234 +92,20 @@ impl<T> Deref for ManagedGuard<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0.value
+        &self.generation.value
+    }
+}
+
+#[cfg(debug_assertions)]
+impl<T> Drop for ManagedGuard<T> {
+    fn drop(&mut self) {
+        self.generation.holders.leave(self.taken);
     }
 }
 
 impl<T> fmt::Debug for ManagedGuard<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagedGuard").field("generation", &self.0.number).finish()
-    }
-}
-
-/// The [`LifecycleHook`] behind a [`Managed`]: how a generation is built, proven and closed.
-///
-/// ```
-/// use oneiric_core::{HookError, ManagedHook, SecretRef};
-///
-/// struct Client { token: String }
-///
-/// let token: SecretRef = "files:token".parse()?;
-/// let hook = ManagedHook::new("api".parse()?, [token.clone()], move |secrets| {
-///     let token = secrets.get(&token).and_then(|value| value.expose_str()).map(str::to_owned);
-///     async move { Ok(Client { token: token.ok_or(HookError::failed("the token is not text"))? }) }
-/// })
-/// .prove(|client| async move {
-///     // A real, harmless use with a fresh connection belongs here.
-///     if client.token.is_empty() { Err(HookError::refused("the token is empty")) } else { Ok(()) }
-/// });
-/// # Ok::<(), oneiric_core::ParseError>(())
-/// ```
-pub struct ManagedHook<T> {
-    id: AdapterId,
-    secrets: Vec<SecretRef>,
-    build: Arc<Build<T>>,
-    prove: Option<Arc<Prove<T>>>,
-    close: Option<Arc<Close<T>>>,
-    current: Arc<OnceLock<Managed<T>>>,
-}
-
-impl<T: Send + Sync + 'static> ManagedHook<T> {
-    /// An adapter that builds its generations with `build`.
-    pub fn new<B, F>(id: AdapterId, secrets: impl Into<Vec<SecretRef>>, build: B) -> Self
-    where
-        B: Fn(SecretSet) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<T, HookError>> + Send + 'static,
-    {
-        Self {
-            id,
-            secrets: secrets.into(),
-            build: Arc::new(move |secrets| Box::pin(build(secrets))),
-            prove: None,
-            close: None,
-            current: Arc::default(),
-        }
-    }
-
-    /// Proves a built generation by a real use over a fresh connection, before it serves.
-    #[must_use]
-    pub fn prove<P, F>(mut self, prove: P) -> Self
-    where
-        P: Fn(Arc<T>) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<(), HookError>> + Send + 'static,
-    {
-        self.prove = Some(Arc::new(move |value| Box::pin(prove(value))));
-        self
-    }
-
-    /// Closes a generation: an old one when its last user is done or at the drain deadline (then
-    /// it must make the remaining users end), and a new one that was given up. Its end means that
-    /// nothing of the generation is in use any more. It may run until the drain deadline, and for
-    /// 5 s in any case; one that does not end by then counts as a leak.
-    #[must_use]
-    pub fn close<C, F>(mut self, close: C) -> Self
-    where
-        C: Fn(Arc<T>) -> F + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.close = Some(Arc::new(move |value| Box::pin(close(value))));
-        self
-    }
-
-    /// The reader, once the first generation was committed.
-    pub fn managed(&self) -> Option<Managed<T>> {
-        self.current.get().cloned()
-    }
-}
-
-#[async_trait]
-impl<T: Send + Sync + 'static> LifecycleHook for ManagedHook<T> {
-    fn id(&self) -> &AdapterId {
-        &self.id
-    }
-
-    fn secrets(&self) -> &[SecretRef] {
-        &self.secrets
-    }
-
-    async fn prepare(&self, next: &SecretSet) -> Result<Box<dyn Prepared>, HookError> {
-        let value = Arc::new((self.build)(next.clone()).await?);
-        // From here on the value is given up with a close if anything stops us, a drop included.
-        let candidate = Candidate {
-            value: Some(value),
-            close: self.close.clone(),
-            current: Arc::clone(&self.current),
-        };
-        if let (Some(prove), Some(value)) = (&self.prove, &candidate.value) {
-            prove(Arc::clone(value)).await?;
-        }
-        Ok(Box::new(candidate))
-    }
-}
-
-impl<T> fmt::Debug for ManagedHook<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ManagedHook")
-            .field("id", &self.id)
-            .field("secrets", &self.secrets)
-            .finish_non_exhaustive()
-    }
-}
-
-struct Generation<T> {
-    number: u64,
-    value: Arc<T>,
-    /// Dropped with the last guard, which the one who drains hears.
-    _in_use: oneshot::Sender<()>,
-    ended: Mutex<Option<oneshot::Receiver<()>>>,
-}
-
-impl<T> Generation<T> {
-    fn new(number: u64, value: Arc<T>) -> Arc<Self> {
-        let (in_use, ended) = oneshot::channel();
-        Arc::new(Self { number, value, _in_use: in_use, ended: Some(ended).into() })
-    }
-}
-
-/// A built generation; dropped uncommitted, it is closed.
-struct Candidate<T: Send + Sync + 'static> {
-    value: Option<Arc<T>>,
-    close: Option<Arc<Close<T>>>,
-    current: Arc<OnceLock<Managed<T>>>,
-}
-
-impl<T: Send + Sync + 'static> Prepared for Candidate<T> {
-    fn commit(mut self: Box<Self>) -> Box<dyn Retired> {
-        let value = self.value.take().expect("a candidate holds its value until it is committed");
-        let mut value = Some(value);
-        let managed = self.current.get_or_init(|| {
-            let first =
-                Generation::new(1, value.take().expect("the first generation is made once"));
-            Managed(Arc::new(ArcSwap::new(first)))
-        });
-        // `value` is gone exactly when this was the first generation, which replaces nothing.
-        let Some(value) = value else { return Box::new(NothingRetired) };
-        let next = Generation::new(managed.0.load().number + 1, value);
-        let old = managed.0.swap(next);
-        let ended = old.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Box::new(RetiredGeneration {
-            value: Arc::clone(&old.value),
-            users: Arc::downgrade(&old),
-            ended,
-            close: self.close.clone(),
-        })
-    }
-}
-
-impl<T: Send + Sync + 'static> Drop for Candidate<T> {
-    fn drop(&mut self) {
-        if let (Some(value), Some(close)) = (self.value.take(), self.close.take())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(timeout(RELEASE_GRACE, close(value)));
-        }
-    }
-}
-
-struct NothingRetired;
-
-#[async_trait]
-impl Retired for NothingRetired {
-    async fn drain(self: Box<Self>, _deadline: Instant) -> DrainReport {
-        DrainReport::drained()
-    }
-}
-
-struct RetiredGeneration<T> {
-    value: Arc<T>,
-    users: Weak<Generation<T>>,
-    ended: Option<oneshot::Receiver<()>>,
-    close: Option<Arc<Close<T>>>,
-}
-
-#[async_trait]
-impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
-    async fn drain(self: Box<Self>, deadline: Instant) -> DrainReport {
-        let mut ended = self.ended.expect("a generation is retired once");
-        let in_time = timeout_at(deadline, &mut ended).await.is_ok();
-        let in_flight = self.users.strong_count();
-
-        // What users took out of it, such as a connection of a pool, may outlive their guards, so
-        // an early end of the guards leaves the rest of the time to the close.
-        let closed = match &self.close {
-            None => true,
-            Some(close) => {
-                let until = deadline.max(Instant::now() + RELEASE_GRACE);
-                timeout_at(until, close(Arc::clone(&self.value))).await.is_ok()
-            }
-        };
-        // Closing may have made the rest of the users end; give them a moment to let go.
-        let let_go = in_time || (closed && timeout(RELEASE_GRACE, &mut ended).await.is_ok());
-        if closed && let_go {
-            let forced = !in_time && self.close.is_some();
-            return if forced { DrainReport::forced(in_flight) } else { DrainReport::drained() };
-        }
-        let report = if closed {
-            DrainReport::leaked(self.users.strong_count())
-        } else {
-            DrainReport::leaked(self.users.strong_count().max(1))
-                .with_error("closing the old generation did not end; something of it is in use")
-        };
-        let (value, close) = (self.value, self.close);
-        report.ended_by(async move {
-            if !let_go {
-                // However it ends, the last guard is gone.
-                let _ = ended.await;
-            }
-            if let Some(close) = close.filter(|_| !closed) {
-                close(value).await;
-            }
-        })
+        f.debug_struct("ManagedGuard").field("generation", &self.generation()).finish()
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oneiric_core::{
-    AdapterId, DrainReport, HookError, LifecycleHook, Prepared, Result, Retired, SecretRef,
-    SecretSet,
+    AdapterId, DrainReport, HookError, LifecycleHook, Prepared, RefusalStream, Result, Retired,
+    SecretRef, SecretSet,
 };
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -93,6 +93,10 @@ impl LifecycleHook for CommandHook {
             shared.run(&step, &delivery, Some(&delivery.json)).await?;
         }
         Ok(Box::new(Proven { shared, delivery }))
+    }
+
+    fn refusals(&self) -> Option<RefusalStream> {
+        None
     }
 }
 

@@ -1,10 +1,17 @@
 //! A generation serves until its last guard is gone; a candidate that is given up is closed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, timeout};
+
+use super::hook::RELEASE_GRACE;
 use super::*;
-use crate::hook::DrainOutcome;
+use crate::hook::{DrainOutcome, DrainReport, HookError, LifecycleHook as _, Refusal, SecretSet};
 use crate::provider::Version;
+use crate::reference::SecretRef;
 use crate::value::SecretValue;
 
 fn reference() -> SecretRef {
@@ -139,4 +146,79 @@ async fn a_close_has_the_time_of_the_drain() {
     let retired = hook.prepare(&set("two")).await.unwrap().commit();
     let report = retired.drain(Instant::now() + Duration::from_secs(30)).await;
     assert_eq!(report, DrainReport::drained());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_leaked_is_named_with_the_place_where_it_was_taken() {
+    let hook = hook(&Arc::default());
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let managed = hook.managed().unwrap();
+    let (kept, line) = (managed.load(), line!());
+    drop(managed.load());
+    let retired = hook.prepare(&set("two")).await.unwrap().commit();
+    let report = retired.drain(soon()).await;
+    let error = report.error.unwrap();
+    assert!(error.contains(&format!("managed/tests.rs:{line}:")), "{error}");
+    assert_eq!(error.matches("tests.rs").count(), 1, "only those that are held: {error}");
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_user_hears_that_it_is_replaced_and_then_that_it_is_cut_off() {
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) });
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let guard = hook.managed().unwrap().load();
+    let (mut retired, mut cut_off) = (guard.retired(), guard.cut_off());
+    assert!((&mut retired).now_or_never().is_none());
+    let drain = hook.prepare(&set("two")).await.unwrap().commit();
+    retired.await;
+    assert!((&mut cut_off).now_or_never().is_none());
+    let user = tokio::spawn(async move {
+        cut_off.await;
+        drop(guard);
+    });
+    let report = drain.drain(soon()).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Forced, 1));
+    user.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_retirement_does_not_hold_the_generation() {
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) });
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let cut_off = hook.managed().unwrap().load().cut_off();
+    let drain = hook.prepare(&set("two")).await.unwrap().commit();
+    assert_eq!(drain.drain(soon()).await, DrainReport::drained());
+    cut_off.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_may_give_its_users_less_time_than_the_rotation() {
+    let hook = hook(&Arc::default()).drain_within(Duration::from_secs(2));
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let guard = hook.managed().unwrap().load();
+    let retired = hook.prepare(&set("two")).await.unwrap().commit();
+    let began = Instant::now();
+    let report = retired.drain(began + Duration::from_secs(600)).await;
+    assert_eq!(report.outcome, DrainOutcome::Leaked);
+    assert_eq!(began.elapsed(), Duration::from_secs(2) + RELEASE_GRACE);
+    drop(guard);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_heard_once_and_only_of_what_serves() {
+    let hook = hook(&Arc::default());
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let mut refusals = hook.refusals().unwrap();
+    assert!(hook.refusals().is_none(), "one listens");
+    let managed = hook.managed().unwrap();
+    let old = managed.load();
+    for _ in 0..1000 {
+        old.report_refused();
+    }
+    let refusal = refusals.next().await.unwrap();
+    assert_eq!(refusal, Refusal::new([(reference(), Version::numbered(1))]));
+    let _retired = hook.prepare(&set("two")).await.unwrap().commit();
+    old.report_refused();
+    assert!(timeout(Duration::from_secs(1), refusals.next()).await.is_err());
 }

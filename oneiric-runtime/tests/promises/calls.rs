@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mockall::{Sequence, mock};
 use oneiric_core::{
-    AdapterId, DrainReport, HookError, LifecycleHook, Prepared, Retired, SecretRef, SecretSet,
+    AdapterId, DrainReport, HookError, LifecycleHook, Prepared, RefusalStream, Retired, SecretRef,
+    SecretSet,
 };
 use oneiric_runtime::report::Outcome;
 use tokio::time::Instant;
@@ -48,6 +49,10 @@ impl LifecycleHook for Told {
     async fn prepare(&self, _: &SecretSet) -> Result<Box<dyn Prepared>, HookError> {
         self.steps.lock().unwrap().prepare()?;
         Ok(Box::new(self.clone()))
+    }
+
+    fn refusals(&self) -> Option<RefusalStream> {
+        None
     }
 }
 
