@@ -115,6 +115,12 @@ pub struct AgentSettings {
     /// How long an adapter may take to build and prove its next generation. Not zero.
     #[serde(deserialize_with = "duration")]
     pub prepare_timeout: Duration,
+    /// How many adapters may do so at a time. Not zero.
+    pub prepares_at_once: usize,
+    /// For how long after a swap an adapter may go back to the secrets from before it, if the new
+    /// ones are refused in use. Zero: never.
+    #[serde(deserialize_with = "duration")]
+    pub fall_back_within: Duration,
     /// How long the users of an old generation have to finish. Zero: none at all.
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,

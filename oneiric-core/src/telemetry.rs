@@ -34,9 +34,13 @@ pub mod metric {
     pub const ROTATION_STATE: &str = "rotation.state";
     /// Counter: users that still held an old generation at the drain deadline, by `adapter`.
     pub const OLD_CREDENTIAL_USES: &str = "rotation.old_credential_uses";
+    /// Counter: generations whose users reported that the credential was refused, by `adapter`.
+    pub const REFUSALS: &str = "lifecycle.refusals";
+    /// Counter: returns to the secrets of the generation before, by `adapter`.
+    pub const RETURNS: &str = "lifecycle.returns";
 
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 14] = [
         CACHE_HITS,
         CACHE_MISSES,
         INVALIDATE_TOTAL,
@@ -49,6 +53,8 @@ pub mod metric {
         DRAIN_INFLIGHT,
         ROTATION_STATE,
         OLD_CREDENTIAL_USES,
+        REFUSALS,
+        RETURNS,
     ];
 }
 
@@ -68,9 +74,13 @@ pub mod event {
     pub const ADAPTER_DRAINED: &str = "adapter-drained";
     /// An adapter could not make its next generation; the old one serves on.
     pub const ADAPTER_REFUSED: &str = "adapter-refused";
+    /// A credential that serves was refused where it is used.
+    pub const CREDENTIAL_REFUSED: &str = "credential-refused";
+    /// An adapter went back to the secrets of the generation before.
+    pub const ADAPTER_WENT_BACK: &str = "adapter-went-back";
 
     /// All of them.
-    pub const ALL: [&str; 7] = [
+    pub const ALL: [&str; 9] = [
         CACHE_INVALIDATED,
         ROTATION_COMPLETE,
         ROTATION_FAILED,
@@ -78,6 +88,8 @@ pub mod event {
         ADAPTER_COMMITTED,
         ADAPTER_DRAINED,
         ADAPTER_REFUSED,
+        CREDENTIAL_REFUSED,
+        ADAPTER_WENT_BACK,
     ];
 }
 

@@ -53,6 +53,8 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(settings.agent.instance, None);
     assert_eq!(settings.agent.fetch_timeout, MINUTE / 6);
     assert_eq!(settings.agent.prepare_timeout, MINUTE / 2);
+    assert_eq!(settings.agent.prepares_at_once, 64);
+    assert_eq!(settings.agent.fall_back_within, MINUTE * 5);
     assert_eq!(settings.agent.drain_timeout, MINUTE / 2);
     assert_eq!(settings.agent.shutdown_grace, MINUTE / 6);
     assert_eq!(settings.fleet.bus, Bus::InProcess);

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use oneiric_core::settings::{Section, Settings};
@@ -145,6 +146,9 @@ fn runtime_options(settings: &Settings) -> RuntimeOptions {
     options.watch_interval = settings.secrets_watch_interval;
     options.push_sweep_interval = settings.secrets_push_sweep_interval;
     options.prepare_timeout = agent.prepare_timeout;
+    options.prepares_at_once =
+        NonZeroUsize::new(agent.prepares_at_once).expect("the settings refuse a zero");
+    options.fall_back_within = agent.fall_back_within;
     options.drain_timeout = agent.drain_timeout;
     options.shutdown_grace = agent.shutdown_grace;
     options.admin = settings.admin.enabled.then(|| AdminOptions::from_settings(settings));

@@ -15,8 +15,11 @@ pub(crate) struct Ask {
     pub(crate) scope: Scope,
     /// How to invalidate first; `None` to carry through what the cache has learned already.
     pub(crate) invalidate: Option<Mode>,
-    /// The one adapter that it is about, when an adapter gets its first generation.
+    /// The one adapter that it is about, when it gets its first generation or goes back to the
+    /// one before.
     pub(crate) only: Option<AdapterId>,
+    /// Whether it goes back.
+    pub(crate) back: bool,
 }
 
 impl Ask {
@@ -30,13 +33,18 @@ impl Ask {
             }
             scope => scope,
         };
-        Self { scope, invalidate, only: None }
+        Self { scope, invalidate, only: None, back: false }
     }
 
     /// The first generation of an adapter, which needs nothing but its own secrets.
     pub(crate) fn first_generation(adapter: AdapterId) -> Self {
         let none = Scope::Keys("none".parse().expect("it is a valid id"), Vec::new());
-        Self { scope: none, invalidate: None, only: Some(adapter) }
+        Self { scope: none, invalidate: None, only: Some(adapter), back: false }
+    }
+
+    /// The return of an adapter to the secrets of the generation before.
+    pub(crate) fn back(adapter: AdapterId) -> Self {
+        Self { back: true, ..Self::first_generation(adapter) }
     }
 
     /// Whether the two have a secret in common.
@@ -153,6 +161,27 @@ impl<W> Gate<W> {
     /// Lets the job's secrets go.
     pub(crate) fn leave(&mut self, job: JobId) {
         self.running.retain(|(running, _)| *running != job);
+    }
+
+    /// The jobs that stand in the way of this.
+    pub(crate) fn in_the_way(&self, reach: &Reach) -> impl Iterator<Item = JobId> {
+        let in_the_way = |(_, running): &&(JobId, Reach)| running.overlaps(reach);
+        self.running.iter().filter(in_the_way).map(|(job, _)| *job)
+    }
+
+    /// Whether something waits that asks for one of these.
+    pub(crate) fn awaits(&self, secrets: &[SecretRef]) -> bool {
+        self.waiting.iter().any(|(ask, _)| secrets.iter().any(|secret| ask.covers(secret)))
+    }
+
+    /// Takes out what waits and asks for no more than this ask, which is about to read anew.
+    pub(crate) fn absorb(&mut self, ask: &Ask) -> Vec<(Ask, Vec<W>)> {
+        let included = |(waiting, _): &mut (Ask, Vec<W>)| {
+            let mode = waiting.invalidate;
+            let no_harder = matches!(mode, None | Some(Mode::Soft)) || mode == ask.invalidate;
+            waiting.only.is_none() && ask.only.is_none() && no_harder && ask.includes(waiting)
+        };
+        self.waiting.extract_if(.., included).collect()
     }
 
     /// Takes back what waits and is, with each of its waiters, no longer to be admitted.

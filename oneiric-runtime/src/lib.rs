@@ -11,6 +11,7 @@
 
 mod runtime;
 mod manager;
+mod slot;
 mod gate;
 mod rotation;
 pub mod report;

@@ -3,28 +3,32 @@
 //! All state is here and is touched by this loop alone. The work itself (reading, preparing,
 //! draining) runs in tasks that report back as events.
 
-use std::collections::BTreeMap;
+mod refusals;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use oneiric_core::telemetry::event;
 use oneiric_core::{
-    AdapterId, Error, ErrorKind, LifecycleHook, ProviderId, Result, SecretKey, SecretRef,
-    SecretSet, Version,
+    AdapterId, Error, ErrorKind, LifecycleHook, ProviderId, Refusal, Result, SecretKey, SecretRef,
+    Version,
 };
 use oneiric_secrets::{Handle, Mode, Resolver, Scope, SecretEvent};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::gate::{Ask, Gate, JobId, Reach};
-use crate::report::{AdapterStatus, HeldVersion, InstanceReport, Outcome, Progress};
-use crate::rotation::{Adopted, Leak, Old, Rotation, Target};
+use crate::report::{AdapterStatus, InstanceReport, Outcome, Progress};
+use crate::rotation::{Adopted, Leak, Rotation, Step};
 use crate::runtime::{RotateRequest, RuntimeOptions, new_rotation_id};
+use crate::slot::{Known, Slot};
 use crate::tally::Tally;
 
 /// The pauses before an adapter that did not take new secrets over is tried again: from the
@@ -50,6 +54,12 @@ pub(crate) enum Event {
     Lagged,
     /// It is time to try again what was not taken over.
     Retry { ask: Ask },
+    /// The users of an adapter report that a credential was not accepted.
+    Refused { adapter: AdapterId, refusal: Refusal },
+    /// What was served before may no longer be gone back to.
+    Forget { adapter: AdapterId },
+    /// A job can read anew before it commits, and takes over who waits for that.
+    Absorb { ask: Ask, reply: oneshot::Sender<Absorbed> },
     /// Adapters stand on new ground.
     Adopted(Vec<Adopted>),
     /// The adapters of a job are free for the next.
@@ -71,6 +81,14 @@ pub(crate) struct Trigger {
     pub(crate) span: tracing::Span,
 }
 
+/// What a job has taken over.
+#[derive(Default)]
+pub(crate) struct Absorbed {
+    /// How to invalidate before it reads anew.
+    pub(crate) invalidate: Option<Mode>,
+    pub(crate) progress: Vec<mpsc::UnboundedSender<Progress>>,
+}
+
 /// See the module's documentation.
 pub(crate) struct LifecycleManager {
     options: RuntimeOptions,
@@ -85,35 +103,15 @@ pub(crate) struct LifecycleManager {
     /// What was to change together and did not: it is tried again together, or not at all.
     unsettled: Vec<Ask>,
     jobs: JoinSet<()>,
-    /// Retries that wait for their time.
+    /// Tells those jobs that have not committed of what has come since.
+    nudges: BTreeMap<JobId, Arc<Notify>>,
+    /// What waits for its time, and who listens to adapters.
     timers: JoinSet<()>,
+    /// When secrets were read anew because they were refused.
+    asked_anew: HashMap<(ProviderId, SecretKey), Instant>,
+    prepares: Arc<Semaphore>,
     last_leak: u64,
     tally: Arc<Tally>,
-}
-
-/// One adapter.
-struct Slot {
-    hook: Arc<dyn LifecycleHook>,
-    generation: u64,
-    current: Option<SecretSet>,
-    draining: usize,
-    /// Old generations that were still held at their deadline, each with the reason.
-    leaks: Vec<Known>,
-    /// The same two, in numbers, for rotations to wait for.
-    old: watch::Sender<Old>,
-    /// Why its last rotation failed, and how often it has in a row.
-    error: Option<String>,
-    failures: u32,
-    /// Keep its secrets fresh, and tell of their changes.
-    handles: Vec<Handle>,
-}
-
-/// A leak that is known of.
-struct Known {
-    id: u64,
-    error: String,
-    /// Whether it tells of its own end.
-    tells: bool,
 }
 
 /// Who waits for a job.
@@ -135,6 +133,7 @@ impl LifecycleManager {
     ) -> Self {
         let (back, work) = mpsc::unbounded_channel();
         let secrets = resolver.subscribe();
+        let prepares = Arc::new(Semaphore::new(options.prepares_at_once.get()));
         Self {
             options,
             resolver,
@@ -146,7 +145,10 @@ impl LifecycleManager {
             gate: Gate::default(),
             unsettled: Vec::new(),
             jobs: JoinSet::new(),
+            nudges: BTreeMap::new(),
             timers: JoinSet::new(),
+            asked_anew: HashMap::new(),
+            prepares,
             last_leak: 0,
             tally: Arc::new(Tally::new()),
         }
@@ -217,7 +219,7 @@ impl LifecycleManager {
                 let _ = trigger.progress.send(Progress::Waiting);
                 let request = &trigger.request;
                 let ask = Ask::new(request.scope.clone(), Some(request.mode));
-                self.gate.submit(ask, Waiter::Trigger(trigger));
+                self.submit(ask, Waiter::Trigger(trigger));
             }
             Event::Noticed { provider, keys } => {
                 self.follow_up(&Ask::new(Scope::Keys(provider, keys), Some(Mode::Soft)));
@@ -229,24 +231,34 @@ impl LifecycleManager {
                     self.follow_up(&Ask::new(Scope::Keys(provider, vec![key]), None));
                 }
             }
-            Event::Lagged => self.gate.submit(Ask::new(Scope::All, None), Waiter::Nobody),
+            Event::Lagged => self.submit(Ask::new(Scope::All, None), Waiter::Nobody),
             Event::Retry { ask } => {
                 if self.unsettled.contains(&ask) {
-                    self.gate.submit(ask, Waiter::Nobody);
+                    self.submit(ask, Waiter::Nobody);
                 }
             }
+            Event::Refused { adapter, refusal } => self.refused(&adapter, &refusal),
+            Event::Forget { adapter } => {
+                if let Some(slot) = self.slots.get_mut(&adapter) {
+                    slot.forget_previous(false);
+                }
+            }
+            Event::Absorb { ask, reply } => {
+                // The job has gone with its runtime if nobody listens.
+                let _ = reply.send(self.absorb(&ask));
+            }
             Event::Adopted(adopted) => adopted.into_iter().for_each(|adopted| self.adopt(adopted)),
-            Event::Released { job } => self.gate.leave(job),
+            Event::Released { job } => self.release(job),
             Event::Drained { adapter, leak } => self.drained(adapter, leak),
             Event::EndedAfterAll { adapter, leak } => {
                 if let Some(slot) = self.slots.get_mut(&adapter) {
-                    slot.leaks.retain(|known| known.id != leak);
-                    slot.show_old();
+                    slot.ended_after_all(leak);
                 }
             }
             Event::Ended { job, ask, report } => {
-                self.gate.leave(job);
+                self.release(job);
                 self.conclude(&ask, &report);
+                self.go_back_where_refused(&ask);
             }
             Event::Status { reply } => {
                 let status = self.slots.iter().map(|(id, slot)| slot.status(id)).collect();
@@ -269,18 +281,55 @@ impl LifecycleManager {
         }
         self.slots.insert(adapter.clone(), Slot::new(hook));
         let ask = Ask::first_generation(adapter.clone());
-        self.gate.submit(ask, Waiter::Registration { adapter, reply });
+        self.submit(ask, Waiter::Registration { adapter, reply });
+    }
+
+    /// Queues what is to be rotated, and tells those that run and could still take it in.
+    fn submit(&mut self, ask: Ask, waiter: Waiter) {
+        let reach = reach(&self.slots, &ask);
+        for job in self.gate.in_the_way(&reach) {
+            if let Some(nudge) = self.nudges.get(&job) {
+                nudge.notify_one();
+            }
+        }
+        self.gate.submit(ask, waiter);
+    }
+
+    /// Hands those who wait to a job that reads anew.
+    fn absorb(&mut self, ask: &Ask) -> Absorbed {
+        let mut absorbed = Absorbed::default();
+        for (waiting, waiters) in self.gate.absorb(ask) {
+            if waiting.invalidate.is_some() {
+                absorbed.invalidate = ask.invalidate.or(waiting.invalidate);
+            }
+            for waiter in waiters {
+                if let Waiter::Trigger(trigger) = waiter {
+                    absorbed.progress.push(trigger.progress);
+                }
+            }
+        }
+        absorbed
+    }
+
+    fn release(&mut self, job: JobId) {
+        self.gate.leave(job);
+        self.nudges.remove(&job);
+    }
+
+    /// Does something when its time has come, unless the runtime has ended by then.
+    fn later(&mut self, pause: Duration, event: Event) {
+        let back = self.back.clone();
+        self.timers.spawn(async move {
+            sleep(pause).await;
+            let _ = back.send(event);
+        });
     }
 
     /// Starts whatever may start.
     fn admit(&mut self) {
         let slots = &self.slots;
-        let reach = |ask: &Ask| {
-            let dependent = slots.values().filter(|slot| slot.is_meant(ask));
-            Reach::new(&ask.scope, dependent.flat_map(|slot| slot.hook.secrets()))
-        };
         let mut admitted = Vec::new();
-        while let Some(next) = self.gate.admit(reach) {
+        while let Some(next) = self.gate.admit(|ask| reach(slots, ask)) {
             admitted.push(next);
         }
         for (job, ask, waiters) in admitted {
@@ -289,10 +338,22 @@ impl LifecycleManager {
     }
 
     fn start(&mut self, job: JobId, ask: Ask, waiters: Vec<Waiter>) {
+        let nudge = Arc::<Notify>::default();
+        self.nudges.insert(job, Arc::clone(&nudge));
+        let mut meant: Vec<_> = self.slots.values_mut().filter(|of| of.is_meant(&ask)).collect();
+        if ask.invalidate == Some(Mode::Hard) {
+            meant.iter_mut().for_each(|slot| slot.forget_previous(true));
+        }
+        let targets: Vec<_> = meant.iter().map(|slot| slot.target()).collect();
+        let instead = ask.back.then(|| meant.iter().find_map(|slot| slot.previous().cloned()));
         let mut rotation = Rotation {
             job,
             id: new_rotation_id(),
-            targets: self.targets(&ask),
+            targets,
+            instead: instead.flatten(),
+            shunned: self.slots.values().flat_map(Slot::shunned).cloned().collect(),
+            nudge,
+            prepares: Arc::clone(&self.prepares),
             ask,
             instance: self.options.instance.clone(),
             resolver: self.resolver.clone(),
@@ -336,55 +397,49 @@ impl LifecycleManager {
         }
     }
 
-    fn targets(&self, ask: &Ask) -> Vec<Target> {
-        let meant = self.slots.values().filter(|slot| slot.is_meant(ask));
-        meant
-            .map(|slot| Target {
-                hook: Arc::clone(&slot.hook),
-                generation: slot.generation,
-                current: slot.current.clone(),
-                old: slot.old.subscribe(),
-            })
-            .collect()
-    }
-
     fn adopt(&mut self, adopted: Adopted) {
         let Some(slot) = self.slots.get_mut(&adopted.adapter) else { return };
-        let first = slot.current.is_none();
-        slot.generation = adopted.generation;
-        slot.current = Some(adopted.secrets);
-        slot.draining += usize::from(adopted.drains);
-        slot.show_old();
-        slot.error = None;
-        slot.failures = 0;
-        if first && !self.options.watch_interval.is_zero() {
-            self.follow(&adopted.adapter);
+        let adapter = adopted.adapter.clone();
+        let keep = self.options.fall_back_within;
+        let keep = (!keep.is_zero() && !adopted.forget).then_some(keep);
+        let back = adopted.step == Step::Back;
+        let first = slot.adopt(adopted, keep.map(|keep| Instant::now() + keep));
+        if back {
+            self.tally.went_back(&adapter);
+            tracing::warn!(
+                target: "oneiric",
+                event = event::ADAPTER_WENT_BACK,
+                %adapter,
+                error = slot.error.as_deref(),
+                "an adapter serves the secrets of the generation before"
+            );
+        }
+        if let Some(keep) = keep.filter(|_| slot.previous().is_some()) {
+            self.later(keep, Event::Forget { adapter: adapter.clone() });
+        }
+        if first {
+            self.listen(&adapter);
+            if !self.options.watch_interval.is_zero() {
+                self.follow(&adapter);
+            }
         }
     }
 
-    /// Notes the end of a drain. What has leaked stands in the way of "done" until it is known to
-    /// have ended; where the adapter cannot tell, until its next generation was drained.
     fn drained(&mut self, adapter: AdapterId, leak: Option<Leak>) {
         let Some(slot) = self.slots.get_mut(&adapter) else { return };
-        slot.draining = slot.draining.saturating_sub(1);
-        match leak {
-            None => slot.leaks.retain(|known| known.tells),
-            Some(Leak { error, later }) => {
-                self.last_leak += 1;
-                let leak = self.last_leak;
-                slot.leaks.push(Known { id: leak, error, tells: later.is_some() });
-                if let Some(later) = later {
-                    let back = self.back.clone();
-                    self.timers.spawn(async move {
-                        // A panic in it is as good as never.
-                        if AssertUnwindSafe(later).catch_unwind().await.is_ok() {
-                            let _ = back.send(Event::EndedAfterAll { adapter, leak });
-                        }
-                    });
+        let Some(Leak { error, later }) = leak else { return slot.drained(None) };
+        self.last_leak += 1;
+        let id = self.last_leak;
+        slot.drained(Some(Known { id, error, tells: later.is_some() }));
+        if let Some(later) = later {
+            let back = self.back.clone();
+            self.timers.spawn(async move {
+                // A panic in it is as good as never.
+                if AssertUnwindSafe(later).catch_unwind().await.is_ok() {
+                    let _ = back.send(Event::EndedAfterAll { adapter, leak: id });
                 }
-            }
+            });
         }
-        slot.show_old();
     }
 
     /// Keeps the adapter's secrets fresh, and hears of their changes.
@@ -418,7 +473,7 @@ impl LifecycleManager {
             whole.push(ask.clone());
         }
         for part in whole {
-            self.gate.submit(Ask { invalidate: ask.invalidate, ..part }, Waiter::Nobody);
+            self.submit(Ask { invalidate: ask.invalidate, ..part }, Waiter::Nobody);
         }
     }
 
@@ -453,11 +508,7 @@ impl LifecycleManager {
         if report.outcome == Outcome::RolledBack {
             let bound = FIRST_RETRY.saturating_mul(1 << failures.min(10)).min(LONGEST_RETRY);
             let pause = FIRST_RETRY.max(bound.mul_f64(fastrand::f64()));
-            let back = self.back.clone();
-            self.timers.spawn(async move {
-                sleep(pause).await;
-                let _ = back.send(Event::Retry { ask: retry });
-            });
+            self.later(pause, Event::Retry { ask: retry });
         }
         // Parts of it that were waiting: what the cache learned by this very job waits for the
         // retry, what was noticed since goes on as a whole.
@@ -483,74 +534,16 @@ impl LifecycleManager {
     }
 }
 
+/// The secrets that an ask touches.
+fn reach(slots: &BTreeMap<AdapterId, Slot>, ask: &Ask) -> Reach {
+    let dependent = slots.values().filter(|slot| slot.is_meant(ask));
+    Reach::new(&ask.scope, dependent.flat_map(|slot| slot.hook.secrets()))
+}
+
 impl fmt::Debug for LifecycleManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let adapters: Vec<_> = self.slots.keys().collect();
         f.debug_struct("LifecycleManager").field("adapters", &adapters).finish_non_exhaustive()
-    }
-}
-
-impl Slot {
-    fn new(hook: Arc<dyn LifecycleHook>) -> Self {
-        Self {
-            hook,
-            generation: 0,
-            current: None,
-            draining: 0,
-            leaks: Vec::new(),
-            old: watch::Sender::new(Old::default()),
-            error: None,
-            failures: 0,
-            handles: Vec::new(),
-        }
-    }
-
-    fn show_old(&self) {
-        let telling = self.leaks.iter().filter(|known| known.tells).count();
-        let (draining, leaked) = (self.draining, self.leaks.len());
-        self.old.send_replace(Old { draining, leaked, telling });
-    }
-
-    /// Whether a rotation for this ask is about this adapter. One without a first generation is
-    /// left to its registration.
-    fn is_meant(&self, ask: &Ask) -> bool {
-        match &ask.only {
-            Some(adapter) => adapter == self.hook.id(),
-            None => self.current.is_some() && self.hook.secrets().iter().any(|of| ask.covers(of)),
-        }
-    }
-
-    /// Whether it depends on this secret, in any version and field.
-    fn uses(&self, reference: &SecretRef) -> bool {
-        let mut own = self.hook.secrets().iter();
-        own.any(|of| of.provider() == reference.provider() && of.key() == reference.key())
-    }
-
-    /// Whether it serves another version of this secret than this one.
-    fn lacks(&self, provider: &ProviderId, key: &SecretKey, version: &Version) -> bool {
-        let is_it = |of: &SecretRef| of.provider() == provider && of.key() == key;
-        self.current.as_ref().is_some_and(|current| {
-            current.versions().any(|(of, held)| is_it(of) && held != version)
-        })
-    }
-
-    fn status(&self, id: &AdapterId) -> AdapterStatus {
-        let versions = self.current.iter().flat_map(SecretSet::versions);
-        AdapterStatus {
-            adapter: id.clone(),
-            generation: self.generation,
-            draining: self.draining + self.leaks.len(),
-            versions: versions
-                .map(|(reference, version)| HeldVersion {
-                    reference: reference.to_string(),
-                    version: version.to_string(),
-                })
-                .collect(),
-            error: self
-                .error
-                .clone()
-                .or_else(|| self.leaks.last().map(|known| known.error.clone())),
-        }
     }
 }
 

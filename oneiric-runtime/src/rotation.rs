@@ -1,30 +1,29 @@
 //! One rotation: invalidate → read → prepare all → commit all or none → drain → report.
 
+mod draining;
+mod preparing;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use oneiric_core::telemetry::{event, span};
 use oneiric_core::{
-    AdapterId, DrainOutcome, DrainReport, HookError, InstanceId, LifecycleHook, Prepared, Retired,
-    RotationId, SecretRef, SecretSet,
+    AdapterId, DrainReport, InstanceId, LifecycleHook, Retired, RotationId, SecretRef, SecretSet,
+    Version,
 };
-use oneiric_secrets::{Resolver, Scope};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use oneiric_secrets::{Mode, Resolver, Scope};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::Instrument;
 
+pub(crate) use self::draining::Leak;
+use self::preparing::{Preparation, Ready};
 use crate::gate::{Ask, JobId};
 use crate::manager::Event;
 use crate::report::{AdapterOutcome, AdapterReport, InstanceReport, KeyReport, Outcome, Progress};
 use crate::tally::Tally;
-
-/// How much longer than its deadline a drain may take to say that it is over.
-const DRAIN_GRACE: Duration = Duration::from_secs(15);
 
 /// One rotation, with all that it needs.
 pub(crate) struct Rotation {
@@ -32,6 +31,14 @@ pub(crate) struct Rotation {
     pub(crate) id: RotationId,
     pub(crate) ask: Ask,
     pub(crate) targets: Vec<Target>,
+    /// What is taken over instead of what the store has.
+    pub(crate) instead: Option<SecretSet>,
+    /// What some adapter has gone back from.
+    pub(crate) shunned: Vec<(SecretRef, Version)>,
+    /// Tells that something has come since that may be newer.
+    pub(crate) nudge: Arc<Notify>,
+    /// The right to prepare, of which there are so many.
+    pub(crate) prepares: Arc<Semaphore>,
     pub(crate) instance: InstanceId,
     pub(crate) resolver: Resolver,
     pub(crate) prepare_timeout: Duration,
@@ -69,16 +76,31 @@ pub(crate) struct Adopted {
     pub(crate) adapter: AdapterId,
     pub(crate) generation: u64,
     pub(crate) secrets: SecretSet,
-    /// Whether an old generation is now draining.
-    pub(crate) drains: bool,
+    pub(crate) step: Step,
+    /// Whether nothing of what it stood on may be kept.
+    pub(crate) forget: bool,
 }
 
-/// A generation that is ready.
-struct Ready {
-    target: Target,
-    secrets: SecretSet,
-    prepared: Box<dyn Prepared>,
-    prepare: Duration,
+/// How an adapter came to stand on other ground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It holds the same values, under other names perhaps.
+    Unchanged,
+    /// It serves a new generation, and the old one is draining.
+    Next,
+    /// The same, with the secrets of the generation before.
+    Back,
+}
+
+/// Adapters, each with its own part of what was read.
+#[derive(Default)]
+struct Compared {
+    /// Those that hold other values.
+    changed: Vec<(Target, SecretSet)>,
+    /// Those that hold the same values already.
+    unchanged: Vec<(Target, SecretSet)>,
+    /// Those that are left where they are: what was read was refused in use.
+    held_back: Vec<Target>,
 }
 
 /// A generation that has been replaced.
@@ -90,7 +112,7 @@ struct Replaced {
 
 impl Rotation {
     /// Runs it to its end. Nothing that serves changes before every adapter is ready.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let started = Instant::now();
         let span = tracing::info_span!(
             target: "oneiric",
@@ -113,7 +135,7 @@ impl Rotation {
         let _ = self.events.send(Event::Ended { job: self.job, ask: self.ask, report });
     }
 
-    async fn carry_out(&self) -> InstanceReport {
+    async fn carry_out(&mut self) -> InstanceReport {
         let mut report = InstanceReport {
             instance: self.instance.clone(),
             outcome: Outcome::Done,
@@ -123,52 +145,64 @@ impl Rotation {
             duration_ms: 0.0,
         };
         self.tell(&Progress::Reading);
-        let secrets = match self.read(&mut report.keys).await {
-            Ok(secrets) => secrets,
-            Err(error) => {
-                report.outcome = Outcome::Failed;
-                report.error = Some(error);
-                return report;
-            }
+        let read = match self.instead.clone() {
+            Some(secrets) => Ok(secrets),
+            None => self.read(self.ask.invalidate, &mut report.keys).await,
         };
-
-        let (changed, unchanged) = self.compare(&secrets);
-        self.adopt(unchanged.iter().map(|(target, secrets)| Adopted {
-            adapter: target.hook.id().clone(),
-            generation: target.generation,
-            secrets: secrets.clone(),
-            drains: false,
-        }));
-        match self.prepare_all(changed).await {
-            Ok(ready) => {
-                let replaced = self.commit_all(ready);
-                let deadline = Instant::now() + self.drain_timeout;
-                let settled = self.settle_all(unchanged, deadline);
-                let (settled, drained) = tokio::join!(settled, self.drain_all(replaced, deadline));
-                report.adapters.extend(settled);
-                report.adapters.extend(drained);
-                let left = |adapter: &AdapterReport| {
-                    matches!(adapter.outcome, AdapterOutcome::Forced | AdapterOutcome::Leaked)
-                };
-                if report.adapters.iter().any(left) {
-                    report.outcome = Outcome::NotDrained;
-                    report.error = Some("an old generation was not drained in time".into());
+        let mut secrets = match read {
+            Ok(secrets) => secrets,
+            Err(error) => return failed(report, error),
+        };
+        let mut may_restart = self.instead.is_none();
+        loop {
+            let Compared { changed, unchanged, held_back } = self.compare(&secrets);
+            self.adopt(unchanged.iter().map(|(target, secrets)| Adopted {
+                adapter: target.hook.id().clone(),
+                generation: target.generation,
+                secrets: secrets.clone(),
+                step: Step::Unchanged,
+                forget: false,
+            }));
+            match self.prepare_all(changed, &mut may_restart, &mut report.keys).await {
+                Preparation::Overtaken(newer) => secrets = newer,
+                Preparation::Failed(error) => return failed(report, error),
+                Preparation::Refused(refusals) => {
+                    report.outcome = Outcome::RolledBack;
+                    report.error = Some("an adapter did not take the new secrets over".into());
+                    report.adapters.extend(unchanged.iter().map(|(target, _)| {
+                        adapter_report(target, AdapterOutcome::Unchanged, target.generation)
+                    }));
+                    report.adapters.extend(refusals);
+                    return report;
+                }
+                Preparation::Ready(ready) => {
+                    let replaced = self.commit_all(ready);
+                    let deadline = Instant::now() + self.drain_timeout;
+                    let settled = self.settle_all(unchanged, deadline);
+                    let drained = self.drain_all(replaced, deadline);
+                    let (settled, drained) = tokio::join!(settled, drained);
+                    report.adapters.extend(held_back.iter().map(hold_back_from));
+                    report.adapters.extend(settled);
+                    report.adapters.extend(drained);
+                    let left = |adapter: &AdapterReport| {
+                        matches!(adapter.outcome, AdapterOutcome::Forced | AdapterOutcome::Leaked)
+                    };
+                    if report.adapters.iter().any(left) {
+                        report.outcome = Outcome::NotDrained;
+                        report.error = Some("an old generation was not drained in time".into());
+                    }
+                    return report;
                 }
             }
-            Err(refusals) => {
-                report.outcome = Outcome::RolledBack;
-                report.error = Some("an adapter did not take the new secrets over".into());
-                report.adapters.extend(unchanged.iter().map(|(target, _)| {
-                    adapter_report(target, AdapterOutcome::Unchanged, target.generation)
-                }));
-                report.adapters.extend(refusals);
-            }
         }
-        report
     }
 
     /// Invalidates and reads everything that is needed, as one consistent set.
-    async fn read(&self, keys: &mut Vec<KeyReport>) -> Result<SecretSet, String> {
+    async fn read(
+        &self,
+        invalidate: Option<Mode>,
+        keys: &mut Vec<KeyReport>,
+    ) -> Result<SecretSet, String> {
         let references = self.references();
         let mut found: BTreeMap<String, KeyReport> = BTreeMap::new();
         for reference in &references {
@@ -177,7 +211,7 @@ impl Rotation {
             let to_version = None;
             found.entry(key.clone()).or_insert(KeyReport { key, from_version, to_version });
         }
-        if let Some(mode) = self.ask.invalidate {
+        if let Some(mode) = invalidate {
             let invalidated = self.resolver.invalidate_secrets(&self.ask.scope, mode);
             invalidated.map_err(|error| error.chain())?;
         }
@@ -198,7 +232,7 @@ impl Rotation {
                 Err(error) => failures.push(error.chain()),
             }
         }
-        keys.extend(found.into_values());
+        *keys = found.into_values().collect();
         failures.sort();
         failures.dedup();
         if !failures.is_empty() {
@@ -248,90 +282,43 @@ impl Rotation {
         served.or_else(|| self.resolver.held_version(reference).map(|version| version.to_string()))
     }
 
-    /// Which adapters hold other values than these, each with its own part of them.
-    #[expect(clippy::type_complexity, reason = "two lists of the same pairs")]
-    fn compare(&self, secrets: &SecretSet) -> (Vec<(Target, SecretSet)>, Vec<(Target, SecretSet)>) {
-        let part = |target: &Target| {
+    /// Reads again what may be newer than what is being prepared, for everybody who waits for it.
+    async fn look_again(&mut self, keys: &mut Vec<KeyReport>) -> Result<SecretSet, String> {
+        let (reply, absorbed) = oneshot::channel();
+        let _ = self.events.send(Event::Absorb { ask: self.ask.clone(), reply });
+        let absorbed = absorbed.await.unwrap_or_default();
+        self.progress.extend(absorbed.progress);
+        self.read(absorbed.invalidate, keys).await
+    }
+
+    /// Which adapters hold other values than these.
+    fn compare(&self, secrets: &SecretSet) -> Compared {
+        let mut compared = Compared::default();
+        // Somebody who asks for it may have seen to it that it is accepted by now.
+        let unasked = self.progress.is_empty() && self.instead.is_none();
+        for target in &self.targets {
             let parts = target.hook.secrets().iter().filter_map(|reference| {
                 let value = secrets.get(reference)?.clone();
                 Some((reference.clone(), value, secrets.version(reference)?.clone()))
             });
-            (target.clone(), SecretSet::new(parts))
-        };
-        self.targets.iter().map(part).partition(|(target, next)| {
-            target.current.as_ref().is_none_or(|current| !current.same_values(next))
-        })
-    }
-
-    /// Prepares all side by side. At the first that fails the others are given up.
-    async fn prepare_all(
-        &self,
-        changed: Vec<(Target, SecretSet)>,
-    ) -> Result<Vec<Ready>, Vec<AdapterReport>> {
-        let adapters: Vec<_> = changed.iter().map(|(of, _)| of.hook.id().clone()).collect();
-        if !adapters.is_empty() {
-            self.tell(&Progress::Preparing { adapters });
-        }
-        let mut open: BTreeMap<AdapterId, Target> =
-            changed.iter().map(|(of, _)| (of.hook.id().clone(), of.clone())).collect();
-        let mut preparing = JoinSet::new();
-        for (target, secrets) in changed {
-            let within = self.prepare_timeout;
-            preparing.spawn(prepare(target, secrets, within).in_current_span());
-        }
-        let mut ready: Vec<Ready> = Vec::new();
-        let mut refused = Vec::new();
-        while let Some(joined) = preparing.join_next().await {
-            // A prepare neither panics past its catch nor is aborted while it is awaited here.
-            let Ok((target, outcome)) = joined else { continue };
-            open.remove(target.hook.id());
-            match outcome {
-                Ok(generation) => {
-                    self.tally.prepared(target.hook.id(), generation.prepare, "prepared");
-                    tracing::info!(
-                        target: "oneiric",
-                        event = event::ADAPTER_PREPARED,
-                        adapter = %target.hook.id(),
-                        "an adapter is ready for its next generation"
-                    );
-                    ready.push(generation);
-                }
-                Err((error, took)) => {
-                    refused.push(self.refuse(&target, &error, took));
-                    preparing.abort_all();
-                }
+            let next = SecretSet::new(parts);
+            let same = target.current.as_ref().is_some_and(|current| current.same_values(&next));
+            if same {
+                compared.unchanged.push((target.clone(), next));
+            } else if unasked && next.versions().any(|version| self.shuns(version)) {
+                compared.held_back.push(target.clone());
+            } else {
+                compared.changed.push((target.clone(), next));
             }
         }
-        if refused.is_empty() {
-            ready.sort_by(|a, b| a.target.hook.id().cmp(b.target.hook.id()));
-            return Ok(ready);
-        }
-        let given_up = ready.iter().map(|ready| &ready.target).chain(open.values());
-        for target in given_up {
-            let report = adapter_report(target, AdapterOutcome::RolledBack, target.generation);
-            self.tell(&Progress::Adapter(report.clone()));
-            refused.push(report);
-        }
-        Err(refused)
+        compared
     }
 
-    fn refuse(&self, target: &Target, error: &HookError, took: Duration) -> AdapterReport {
-        let outcome =
-            if error.is_refused() { AdapterOutcome::Refused } else { AdapterOutcome::Failed };
-        let name = if error.is_refused() { "refused" } else { "failed" };
-        self.tally.prepared(target.hook.id(), took, name);
-        let mut report = adapter_report(target, outcome, target.generation);
-        report.prepare_ms = Some(millis(took));
-        report.error = Some(chain(error));
-        tracing::warn!(
-            target: "oneiric",
-            event = event::ADAPTER_REFUSED,
-            adapter = %target.hook.id(),
-            error = report.error.as_deref(),
-            "an adapter does not take the new secrets over; the old ones serve on"
-        );
-        self.tell(&Progress::Adapter(report.clone()));
-        report
+    /// Whether some adapter was given this version, and has gone back from it.
+    fn shuns(&self, (of, version): (&SecretRef, &Version)) -> bool {
+        self.shunned.iter().any(|(shunned, from)| {
+            shunned.provider() == of.provider() && shunned.key() == of.key() && from == version
+        })
     }
 
     /// From here on nothing can fail: one after the other, each at once.
@@ -341,6 +328,7 @@ impl Rotation {
         for Ready { target, secrets, prepared, prepare } in ready {
             let adapter = target.hook.id().clone();
             let generation = target.generation + 1;
+            let back = self.instead.is_some();
             let span = tracing::info_span!(
                 target: "oneiric", "adapter.commit", otel.name = span::COMMIT, adapter = %adapter
             );
@@ -359,67 +347,14 @@ impl Rotation {
             report.prepare_ms = Some(millis(prepare));
             self.tell(&Progress::Adapter(report.clone()));
             replaced.push(Replaced { report, retired, old: target.old });
-            adopted.push(Adopted { adapter, generation, secrets, drains: true });
+            let step = if back { Step::Back } else { Step::Next };
+            let forget = self.ask.invalidate == Some(Mode::Hard);
+            adopted.push(Adopted { adapter, generation, secrets, step, forget });
         }
         self.adopt(adopted);
         // The adapters are free for the next rotation while their old generations drain.
         let _ = self.events.send(Event::Released { job: self.job });
         replaced
-    }
-
-    /// Adapters that hold these values already. Done is said of one only when its old generations
-    /// have ended: a rotation before may not have seen to that.
-    async fn settle_all(
-        &self,
-        unchanged: Vec<(Target, SecretSet)>,
-        deadline: Instant,
-    ) -> Vec<AdapterReport> {
-        // What the cache has learned by itself is nobody's question.
-        let asked = self.ask.invalidate.is_some();
-        let mut reports = Vec::with_capacity(unchanged.len());
-        for (mut target, _) in unchanged {
-            if asked {
-                let drained = target.old.wait_for(|old| old.draining == 0);
-                // Either way the state says how it stands.
-                let _ = timeout_at(deadline, drained).await;
-            }
-            let old = *target.old.borrow();
-            let held = old.draining + old.leaked;
-            let mut report = adapter_report(&target, AdapterOutcome::Unchanged, target.generation);
-            if asked && held > 0 {
-                hold_back(&mut report, held);
-            }
-            self.tell(&Progress::Adapter(report.clone()));
-            reports.push(report);
-        }
-        reports
-    }
-
-    async fn drain_all(&self, replaced: Vec<Replaced>, deadline: Instant) -> Vec<AdapterReport> {
-        let mut draining = JoinSet::new();
-        for Replaced { report, retired, old } in replaced {
-            let running = self.tally.drain();
-            let drain = async move {
-                let (mut report, leak) = drain(report, retired, deadline).await;
-                drop(running);
-                let held = old.borrow().telling;
-                if held > 0 && report.outcome == AdapterOutcome::Drained {
-                    hold_back(&mut report, held);
-                }
-                (report, leak)
-            };
-            draining.spawn(drain.in_current_span());
-        }
-        let mut reports = Vec::new();
-        while let Some(joined) = draining.join_next().await {
-            let Ok((report, leak)) = joined else { continue };
-            self.tally.old_credential_uses(&report.adapter, report.in_flight);
-            let _ = self.events.send(Event::Drained { adapter: report.adapter.clone(), leak });
-            self.tell(&Progress::Adapter(report.clone()));
-            reports.push(report);
-        }
-        reports.sort_by(|a, b| a.adapter.cmp(&b.adapter));
-        reports
     }
 
     fn adopt(&self, adopted: impl IntoIterator<Item = Adopted>) {
@@ -461,99 +396,18 @@ impl Rotation {
     }
 }
 
-/// Builds and proves one generation, within its time and safe from its panics.
-async fn prepare(
-    target: Target,
-    secrets: SecretSet,
-    within: Duration,
-) -> (Target, Result<Ready, (HookError, Duration)>) {
-    let started = Instant::now();
-    let span = tracing::info_span!(
-        target: "oneiric",
-        "adapter.prepare",
-        otel.name = span::PREPARE,
-        adapter = %target.hook.id(),
-        error = tracing::field::Empty,
-    );
-    let preparing = AssertUnwindSafe(target.hook.prepare(&secrets)).catch_unwind();
-    let outcome = match timeout(within, preparing.instrument(span.clone())).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_panic)) => Err(HookError::failed("preparing it panicked")),
-        Err(_elapsed) => {
-            Err(HookError::failed(format!("it was not ready within {} s", within.as_secs_f64())))
-        }
-    };
-    let took = started.elapsed();
-    let outcome = match outcome {
-        Ok(prepared) => Ok(Ready { target: target.clone(), secrets, prepared, prepare: took }),
-        Err(error) => {
-            span.record("error", tracing::field::display(&error));
-            Err((error, took))
-        }
-    };
-    (target, outcome)
+/// The report of a rotation that has changed nothing.
+fn failed(mut report: InstanceReport, error: String) -> InstanceReport {
+    report.outcome = Outcome::Failed;
+    report.error = Some(error);
+    report
 }
 
-/// Says of an adapter that somebody still holds what was before.
-fn hold_back(report: &mut AdapterReport, held: usize) {
-    report.outcome = AdapterOutcome::Leaked;
-    report.in_flight = held;
-    report.error = Some("a generation from before has not ended".into());
-}
-
-/// An old generation that was still held at its deadline.
-pub(crate) struct Leak {
-    pub(crate) error: String,
-    /// Tells when it has ended after all, if the adapter can.
-    pub(crate) later: Option<BoxFuture<'static, ()>>,
-}
-
-/// Ends one old generation. Whatever happens here, the new one serves.
-async fn drain(
-    mut report: AdapterReport,
-    retired: Box<dyn Retired>,
-    deadline: Instant,
-) -> (AdapterReport, Option<Leak>) {
-    let started = Instant::now();
-    let span = tracing::info_span!(
-        target: "oneiric",
-        "adapter.drain",
-        otel.name = span::DRAIN,
-        adapter = %report.adapter,
-        outcome = tracing::field::Empty,
-    );
-    let draining = AssertUnwindSafe(retired.drain(deadline)).catch_unwind();
-    let patience = deadline.saturating_duration_since(started) + DRAIN_GRACE;
-    let mut drained = match timeout(patience, draining.instrument(span.clone())).await {
-        Ok(Ok(drained)) => drained,
-        Ok(Err(_panic)) => DrainReport::leaked(0).with_error("draining it panicked"),
-        Err(_elapsed) => DrainReport::leaked(0).with_error("draining it did not end"),
-    };
-    report.outcome = match drained.outcome {
-        DrainOutcome::Drained => AdapterOutcome::Drained,
-        DrainOutcome::Forced => AdapterOutcome::Forced,
-        _ => AdapterOutcome::Leaked,
-    };
-    report.in_flight = drained.in_flight;
-    report.error = drained.error.clone();
-    let leak = (report.outcome == AdapterOutcome::Leaked).then(|| Leak {
-        error: drained.error.clone().unwrap_or_else(|| "an old generation is still held".into()),
-        later: drained.take_later(),
-    });
-    report.drain_ms = Some(millis(started.elapsed()));
-    span.record("outcome", drained.outcome.token());
-    span.in_scope(|| {
-        tracing::info!(
-            target: "oneiric",
-            event = event::ADAPTER_DRAINED,
-            adapter = %report.adapter,
-            outcome = drained.outcome.token(),
-            in_flight = report.in_flight,
-            error = report.error.as_deref(),
-            "an adapter's old generation was drained"
-        );
-    });
-    (report, leak)
+/// Of an adapter that is left where it is.
+fn hold_back_from(target: &Target) -> AdapterReport {
+    let mut report = adapter_report(target, AdapterOutcome::Unchanged, target.generation);
+    report.error = Some("the store's version was refused in use; it is not taken over".into());
+    report
 }
 
 /// Stands for what an adapter's commit left behind when it broke its contract.
@@ -580,15 +434,4 @@ fn adapter_report(target: &Target, outcome: AdapterOutcome, generation: u64) -> 
 
 fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn chain(error: &HookError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,8 +33,14 @@ pub struct RuntimeOptions {
     /// How often one that tells of changes by itself is swept, where each question costs something;
     /// less than `watch_interval` has no effect.
     pub push_sweep_interval: Duration,
-    /// How long an adapter may take to build and prove a generation.
+    /// How long an adapter may take to build and prove a generation, from when it is its turn.
     pub prepare_timeout: Duration,
+    /// How many adapters do so at a time.
+    pub prepares_at_once: NonZeroUsize,
+    /// For how long after a swap an adapter may go back to the secrets from before it, where those
+    /// that it was given are refused in use and the store has none newer. They stay in memory for
+    /// that long; zero keeps none.
+    pub fall_back_within: Duration,
     /// How long users of an old generation have to end, unless a rotation says otherwise.
     pub drain_timeout: Duration,
     /// How long a shutdown waits for what is running.
@@ -50,6 +57,8 @@ impl RuntimeOptions {
             watch_interval: Duration::from_secs(30),
             push_sweep_interval: Duration::from_secs(600),
             prepare_timeout: Duration::from_secs(30),
+            prepares_at_once: const { NonZeroUsize::new(64).unwrap() },
+            fall_back_within: Duration::from_secs(300),
             drain_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
             admin: None,

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     drains: UpDownCounter<i64>,
     rotations: UpDownCounter<i64>,
     old_uses: Counter<u64>,
+    refusals: Counter<u64>,
+    returns: Counter<u64>,
     missed: Counter<u64>,
 }
 
@@ -50,6 +52,14 @@ impl Tally {
                 .u64_counter(metric::OLD_CREDENTIAL_USES)
                 .with_description("Users that held an old generation at the drain deadline")
                 .build(),
+            refusals: meter
+                .u64_counter(metric::REFUSALS)
+                .with_description("Generations whose credential was refused where it is used")
+                .build(),
+            returns: meter
+                .u64_counter(metric::RETURNS)
+                .with_description("Returns of an adapter to the generation before")
+                .build(),
             missed: meter
                 .u64_counter(metric::WATCH_MISSED_EVENTS)
                 .with_description("Changes that only the sweep found")
@@ -76,6 +86,14 @@ impl Tally {
     pub(crate) fn old_credential_uses(&self, adapter: &AdapterId, users: usize) {
         let users = u64::try_from(users).unwrap_or(u64::MAX);
         self.old_uses.add(users, &[KeyValue::new("adapter", adapter.to_string())]);
+    }
+
+    pub(crate) fn refused(&self, adapter: &AdapterId) {
+        self.refusals.add(1, &[KeyValue::new("adapter", adapter.to_string())]);
+    }
+
+    pub(crate) fn went_back(&self, adapter: &AdapterId) {
+        self.returns.add(1, &[KeyValue::new("adapter", adapter.to_string())]);
     }
 
     pub(crate) fn missed(&self, provider: &ProviderId, changes: u64) {

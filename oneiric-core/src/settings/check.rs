@@ -108,6 +108,9 @@ impl Rules<'_> {
                 self.refuse(key, "is zero, and nothing is done in no time");
             }
         }
+        if agent.prepares_at_once == 0 {
+            self.refuse(keys::PREPARES_AT_ONCE, "is zero, and then no adapter is ever prepared");
+        }
     }
 
     fn telemetry(&mut self, settings: &Settings) {

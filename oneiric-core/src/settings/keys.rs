@@ -35,7 +35,7 @@ pub(super) const ADAPTERS: &str = "adapters";
 
 /// All settings but those in [`SECTIONS`], in the order of the manual. What they mean is said once,
 /// in the comments of `default.toml`.
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 28] = [
     "profile",
     CACHE_TTL,
     WATCH_INTERVAL,
@@ -54,6 +54,8 @@ pub(super) const KEYS: [&str; 26] = [
     RUNTIME_DIR,
     FETCH_TIMEOUT,
     PREPARE_TIMEOUT,
+    PREPARES_AT_ONCE,
+    "agent.fall_back_within",
     "agent.drain_timeout",
     "agent.shutdown_grace",
     "fleet.bus",
@@ -77,6 +79,7 @@ pub(super) const ADMIN_ALLOWED_HOSTS: &str = "admin.allowed_hosts";
 pub(super) const RUNTIME_DIR: &str = "agent.runtime_dir";
 pub(super) const FETCH_TIMEOUT: &str = "agent.fetch_timeout";
 pub(super) const PREPARE_TIMEOUT: &str = "agent.prepare_timeout";
+pub(super) const PREPARES_AT_ONCE: &str = "agent.prepares_at_once";
 pub(super) const OTLP_ENDPOINT: &str = "telemetry.otlp_endpoint";
 pub(super) const SERVICE_NAME: &str = "telemetry.service_name";
 pub(super) const LOG_FILTER: &str = "telemetry.log_filter";

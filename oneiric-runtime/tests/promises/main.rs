@@ -7,4 +7,6 @@ mod lifecycle;
 mod calls;
 mod watcher;
 mod push;
+mod preparing;
+mod refusals;
 mod sweep;
