@@ -87,6 +87,26 @@ async fn what_is_refused_soon_after_a_swap_is_gone_back_from_and_not_taken_unask
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_refused_does_not_come_along_with_something_else() {
+    let rig = Rig::start(Duration::from_secs(30));
+    rig.store.put_all([("a", "a1"), ("b", "b1")]);
+    let (of_both, of_b) =
+        (rig.adapter("both", &["a", "b"]).await, rig.adapter("of-b", &["b"]).await);
+    rig.store.put("a", "a2");
+    assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::Done);
+    refuse(&of_both).await;
+    assert_eq!(of_both.serves(), "a1,b1");
+    rig.store.put("b", "b2");
+    sleep(10 * MINUTE).await;
+    assert_eq!((of_both.serves().as_str(), of_b.serves().as_str()), ("a1,b1", "b2"));
+    assert!(status(&rig).await.error.unwrap().contains("`mem:a`"));
+    rig.store.put("a", "a3");
+    sleep(10 * MINUTE).await;
+    assert_eq!(of_both.serves(), "a3,b2");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_what_was_refused_gets_it() {
     let rig = Rig::start(Duration::ZERO);
     let adapter = just_moved(&rig).await;
@@ -146,11 +166,14 @@ async fn what_has_leaked_or_is_long_ago_is_not_gone_back_to() {
     refuse(&adapter).await;
     assert_eq!(adapter.serves(), "two", "it is long ago");
 
+    rig.store.put("a", "two and a half");
+    assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::Done);
     rig.store.put("a", "three");
     let mut hard = RotateRequest::new(scope(&["a"]));
     hard.mode = Mode::Hard;
     let report = rig.runtime.rotate(hard.clone()).await;
     assert_eq!(report.adapters[0].outcome, AdapterOutcome::Drained);
+    sleep(Duration::from_secs(20)).await;
     refuse(&adapter).await;
     assert_eq!(adapter.serves(), "three", "what was before it has leaked");
 
