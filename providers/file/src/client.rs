@@ -334,7 +334,7 @@ impl Tree {
         }
         self.config.permissions.check(&facts, path, &self.warned)?;
         if pin.is_none() {
-            facts.settle();
+            facts.settle(file);
         }
         let Some(bytes) = read::whole(file, path, &facts, self.config.max_bytes)? else {
             return Ok(None);

@@ -17,6 +17,7 @@ mod client;
 mod view;
 mod tree;
 mod read;
+mod grain;
 mod content;
 mod dotenv;
 mod list;

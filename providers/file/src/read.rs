@@ -11,11 +11,8 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::error::{not_read, refused};
+use crate::grain;
 use crate::store::plain_version;
-
-/// The coarsest step in which file systems note times. Two writes within one step bear the same
-/// time.
-const STEP: Duration = Duration::from_millis(10);
 
 /// What the file system says of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +76,7 @@ impl Facts {
 
     /// Waits until a further write would bear a later time than the last one did. Without it a
     /// second write in the same step of the clock would leave the stamp as it is.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn settle(&self, file: &File) {
         let (Ok(seconds), Ok(nanos)) =
             (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
         else {
@@ -87,8 +84,10 @@ impl Facts {
         };
         let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
         // A time in the future is another machine's.
-        let age = SystemTime::now().duration_since(changed).unwrap_or(STEP);
-        std::thread::sleep(STEP.saturating_sub(age));
+        let Ok(age) = SystemTime::now().duration_since(changed) else { return };
+        if age < grain::COARSEST {
+            std::thread::sleep(grain::of(file).saturating_sub(age));
+        }
     }
 }
 
