@@ -39,6 +39,7 @@ const COMPARISONS: &[Comparison] = &[
     compare("handle_read", "handle", "arc_swap", Some(1.5), Order::Hot),
     compare("reader_read", "reader", "arc_swap_cache_coarse", Some(1.5), Order::Hot),
     compare("reader_read_vs_bare", "reader", "arc_swap_cache", Some(1.5), Order::Hot),
+    compare("managed_guard", "managed", "arc_swap", Some(2.0), Order::Hot),
     compare("keyed_hit_vs_moka", "try_get", "moka", Some(0.2), Order::Zipf),
     compare("keyed_hit_vs_aws", "try_get", "aws", Some(0.1), Order::Zipf),
     compare("keyed_hit_vs_quick_cache", "try_get", "quick_cache", Some(0.8), Order::Zipf),

@@ -18,3 +18,4 @@ pub mod calls;
 pub mod failures;
 pub mod large;
 pub mod resident;
+pub mod swaps;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oneiric_bench::report::Report;
 use oneiric_bench::variant::{self, exists};
 use oneiric_bench::workload::{ENTRIES, Order};
-use oneiric_bench::{calls, children, failures, hits, large, resident};
+use oneiric_bench::{calls, children, failures, hits, large, resident, swaps};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,8 +29,8 @@ fn main() -> ExitCode {
 }
 
 /// What is measured, one part after the other.
-const PARTS: [&str; 7] =
-    ["hits", "instructions", "allocations", "calls", "failures", "large", "resident"];
+const PARTS: [&str; 8] =
+    ["hits", "instructions", "allocations", "calls", "failures", "swaps", "large", "resident"];
 
 struct Options {
     json: Option<String>,
@@ -86,6 +86,7 @@ fn run(options: &Options) -> Result<(), String> {
             "allocations" => report.add(children::allocations()?),
             "calls" => report.add(calls::figures(pick(3, 11))),
             "failures" => report.add(failures::figures(window)),
+            "swaps" => report.add(swaps::figures(pick(1, 5), pick(50, 200))),
             "large" => report.add(large::figures(pick(21, 101), large::MANY)),
             "resident" => report.add(children::bytes_per_entry(large::MANY)?),
             _ => return Err(format!("the part `{part}` is not measured")),

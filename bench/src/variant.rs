@@ -1,14 +1,19 @@
 //! What is read from: ours and the peers, each under a name by which a child process finds it.
 
+use std::future::ready;
 use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use oneiric_core::{
+    HookError, LifecycleHook as _, Managed, ManagedHook, SecretSet, SecretValue, Version,
+};
 use oneiric_secrets::{Handle, HandleReader};
 
-use crate::ours::Filled;
+use crate::ours::{Filled, reference};
 use crate::peers;
+use crate::workload::value;
 
 /// Something that secrets can be read from, by number.
 pub trait Reads: Send + Sync {
@@ -36,6 +41,7 @@ pub type Variant = (&'static str, fn(usize) -> Box<dyn Reads>);
 pub const VARIANTS: &[Variant] = &[
     ("handle", handle_reads),
     ("reader", reader_reads),
+    ("managed", managed_reads),
     ("try_get", try_get_reads),
     ("get", get_reads),
     ("get_fresh_ref", fresh_ref_reads),
@@ -112,6 +118,24 @@ impl Reads for ReaderReads {
         }
         start.elapsed()
     }
+}
+
+/// A guard on the current generation of an adapter, as for each request.
+fn managed_reads(entries: usize) -> Box<dyn Reads> {
+    let managed: Vec<_> = (0..entries).map(managed).collect();
+    Box::new(Each(move |at: usize| use_bytes(managed[at].load().expose())))
+}
+
+/// An adapter whose generation is its secret.
+fn managed(at: usize) -> Managed<SecretValue> {
+    let id = "bench".parse().expect("it is an id");
+    let hook = ManagedHook::new(id, [reference(at)], move |secrets| {
+        ready(secrets.get(&reference(at)).cloned().ok_or(HookError::failed("it was given")))
+    });
+    let secrets = SecretSet::new([(reference(at), value(at)[..].into(), Version::numbered(1))]);
+    let prepared = at_once(pin!(hook.prepare(&secrets))).expect("it can be prepared");
+    prepared.commit();
+    hook.managed().expect("it was committed")
 }
 
 fn try_get_reads(entries: usize) -> Box<dyn Reads> {
