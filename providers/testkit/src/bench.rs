@@ -12,19 +12,8 @@ use oneiric_core::{
 };
 
 use crate::capture::Capture;
+use crate::report::{Check, Stop, ensure};
 use crate::rig::{Ability, Fault, Rig};
-
-/// How a case ends early.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// It cannot be tried, and why.
-    Skip(String),
-    /// The provider does not hold the contract, and how that shows.
-    Fail(String),
-}
-
-/// What a case comes to.
-pub(crate) type Check<T = ()> = std::result::Result<T, Stop>;
 
 pub(crate) struct Bench<'r> {
     pub(crate) rig: &'r dyn Rig,
@@ -288,11 +277,6 @@ impl Writer<'_> {
 /// Fails unless it was done.
 pub(crate) fn ensure_done(answer: Result<()>, what: &str) -> Check {
     answer.map_err(|error| unexpected(what, &error))
-}
-
-/// Fails with a sentence unless it holds.
-pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Check {
-    if holds { Ok(()) } else { Err(Stop::Fail(otherwise())) }
 }
 
 /// Fails unless the bytes are these.

@@ -1,20 +1,11 @@
-//! The suite: which cases there are, and what they came to.
+//! The suite for providers: which cases there are.
 
-use std::any::Any;
-use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::time::timeout;
-
-use crate::bench::{Bench, Check, Stop};
+use crate::bench::Bench;
 use crate::cases::{changes, faults, leaks, push, reads, sets, versions, writes};
+use crate::report::{Check, Outcome, Report, judged};
 use crate::rig::Rig;
-
-/// How long one case may take. Generous: a slow machine is no defect.
-const CASE: Duration = Duration::from_secs(120);
 
 /// Tries a provider on everything that its contract and its declared capabilities promise.
 ///
@@ -27,7 +18,7 @@ const CASE: Duration = Duration::from_secs(120);
 /// ```
 pub async fn conformance(rig: &dyn Rig) -> Report {
     let bench = Bench::new(rig);
-    let mut report = Report { provider: bench.provider.descriptor().kind, cases: Vec::new() };
+    let mut report = Report::of(bench.provider.descriptor().kind);
     macro_rules! run {
         ($($module:ident::$case:ident),* $(,)?) => {
             $(report.add(stringify!($case), outcome(&bench, $module::$case(&bench)).await);)*
@@ -87,91 +78,11 @@ pub async fn conformance(rig: &dyn Rig) -> Report {
     report
 }
 
-/// What a run of the suite came to.
-#[derive(Debug, Clone)]
-pub struct Report {
-    provider: &'static str,
-    cases: Vec<(&'static str, Outcome)>,
-}
-
-/// What one case came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The provider holds what it promises.
-    Passed,
-    /// There was nothing to try, and why.
-    Skipped(String),
-    /// It does not hold it, and how that shows.
-    Failed(String),
-}
-
-impl Report {
-    /// The cases by name, in the order in which they ran.
-    pub fn cases(&self) -> impl Iterator<Item = (&'static str, &Outcome)> {
-        self.cases.iter().map(|(name, outcome)| (*name, outcome))
-    }
-
-    /// The names of the cases that failed.
-    pub fn failed(&self) -> Vec<&'static str> {
-        let failed = self.cases().filter(|(_, outcome)| matches!(outcome, Outcome::Failed(_)));
-        failed.map(|(name, _)| name).collect()
-    }
-
-    /// Ends the test if a case failed.
-    ///
-    /// # Panics
-    /// With the whole report, if a case failed.
-    pub fn assert_passed(&self) {
-        assert!(self.failed().is_empty(), "the provider does not hold its contract:\n{self}");
-    }
-
-    #[expect(clippy::print_stderr, reason = "a skipped case must be seen in the test's output")]
-    fn add(&mut self, name: &'static str, outcome: Outcome) {
-        eprintln!("{}: {}", self.provider, Line(name, &outcome));
-        self.cases.push((name, outcome));
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cases().try_for_each(|(name, outcome)| writeln!(f, "{}", Line(name, outcome)))
-    }
-}
-
-struct Line<'a>(&'static str, &'a Outcome);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(name, outcome) = self;
-        match outcome {
-            Outcome::Passed => write!(f, "ok {name}"),
-            Outcome::Skipped(why) => write!(f, "SKIPPED {name}: {why}"),
-            Outcome::Failed(how) => write!(f, "FAILED {name}: {how}"),
-        }
-    }
-}
-
-/// Runs one case and puts the store in order after it. A panic, of the provider or of anything it
-/// uses, is a failure of the case.
+/// Runs one case and puts the store in order after it.
 async fn outcome(bench: &Bench<'_>, case: impl Future<Output = Check>) -> Outcome {
     let outcome = judged(case).await;
     match judged(bench.mend()).await {
         Outcome::Passed => outcome,
         unmended => unmended,
     }
-}
-
-async fn judged(case: impl Future<Output = Check>) -> Outcome {
-    match timeout(CASE, AssertUnwindSafe(case).catch_unwind()).await {
-        Ok(Ok(Ok(()))) => Outcome::Passed,
-        Ok(Ok(Err(Stop::Skip(why)))) => Outcome::Skipped(why),
-        Ok(Ok(Err(Stop::Fail(how)))) => Outcome::Failed(how),
-        Ok(Err(panic)) => Outcome::Failed(format!("a panic: {}", message(panic.as_ref()))),
-        Err(_) => Outcome::Failed(format!("it did not end within {CASE:?}")),
-    }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
 }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod rig;
+mod report;
 mod conformance;
 mod cases;
 mod bench;
@@ -22,7 +23,8 @@ mod memory;
 pub mod live;
 
 pub use canary::scan_for_canary;
-pub use conformance::{Outcome, Report, conformance};
+pub use conformance::conformance;
 pub use memory::MemoryProvider;
 pub use poll::poll_at_most;
+pub use report::{Outcome, Report};
 pub use rig::{Ability, Fault, Rig};

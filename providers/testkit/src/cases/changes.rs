@@ -2,7 +2,8 @@
 
 use oneiric_core::{ErrorKind, FetchRequest};
 
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
+use crate::report::{Check, Stop, ensure};
 
 pub(crate) async fn a_version_changes_with_the_value_alone(bench: &Bench<'_>) -> Check {
     let (key, _) = bench.given("version").await?;

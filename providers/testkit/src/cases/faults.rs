@@ -6,7 +6,8 @@ use oneiric_core::{ErrorKind, FetchRequest, Fetched, Result, SecretKey, SecretVa
 use tokio::time::{Instant, timeout};
 
 use super::sets::dropped_at_every_await;
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
+use crate::report::{Check, Stop, ensure};
 use crate::rig::Fault;
 
 /// How long a read may take past its deadline. Generous: a slow machine is no defect.

@@ -1,7 +1,8 @@
 //! What the provider let be printed and logged in all the other cases.
 
-use crate::bench::{Bench, Check, Stop, ensure};
+use crate::bench::Bench;
 use crate::canary::scan_for_canary;
+use crate::report::{Check, Stop, ensure};
 
 /// The last but one: it looks at everything that the others made the provider print.
 pub(crate) async fn nothing_printed_shows_a_value(bench: &Bench<'_>) -> Check {

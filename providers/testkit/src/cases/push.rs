@@ -8,7 +8,8 @@ use oneiric_core::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
+use crate::report::{Check, Stop, ensure};
 use crate::rig::Fault;
 
 /// How long a change may take to arrive. Generous: a slow machine is no defect.

@@ -2,7 +2,8 @@
 
 use oneiric_core::{ErrorKind, SecretKey, SecretValue};
 
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
+use crate::report::{Check, Stop, ensure};
 
 pub(crate) async fn the_descriptor_is_constant(bench: &Bench<'_>) -> Check {
     let before = format!("{:?}", bench.provider.descriptor());

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::future::{join, join_all};
 use oneiric_core::{ErrorKind, FetchRequest, SecretKey, SecretValue};
 
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
 use crate::poll::poll_at_most;
+use crate::report::{Check, Stop, ensure};
 
 /// How often a secret is changed under its readers.
 const CHANGES: usize = 40;

@@ -2,7 +2,8 @@
 
 use oneiric_core::{ErrorKind, FetchRequest, SecretKey, VersionState};
 
-use crate::bench::{Bench, Check, Stop, ensure, ensure_error, ensure_value, unexpected};
+use crate::bench::{Bench, ensure_error, ensure_value, unexpected};
+use crate::report::{Check, Stop, ensure};
 use crate::rig::Fault;
 
 pub(crate) async fn an_exact_version_is_served_or_refused(bench: &Bench<'_>) -> Check {

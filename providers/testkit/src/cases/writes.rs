@@ -6,10 +6,9 @@ use oneiric_core::{
 };
 
 use super::sets::MOST_POLLS;
-use crate::bench::{
-    Bench, Check, Stop, Writer, ensure, ensure_done, ensure_error, ensure_value, unexpected,
-};
+use crate::bench::{Bench, Writer, ensure_done, ensure_error, ensure_value, unexpected};
 use crate::poll::poll_at_most;
+use crate::report::{Check, Stop, ensure};
 use crate::rig::Fault;
 
 /// What a version that was destroyed can be to a store.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oneiric_core::Capabilities;
-use oneiric_testkit::{Fault, MemoryProvider, Outcome, Report, conformance};
+use oneiric_testkit::{Fault, MemoryProvider, conformance};
 
 use broken::{Broken, Defect};
 use rig::{EVERYTHING, LazyRig, MemoryRig};
@@ -21,16 +21,11 @@ fn good(store: Arc<MemoryProvider>) -> MemoryRig {
     MemoryRig { provider: Arc::clone(&store) as _, store }
 }
 
-fn skipped(report: &Report) -> Vec<&'static str> {
-    let skipped = report.cases().filter(|(_, outcome)| matches!(outcome, Outcome::Skipped(_)));
-    skipped.map(|(name, _)| name).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn the_double_passes_with_every_ability() {
     let report = conformance(&good(MemoryProvider::writable(EVERYTHING))).await;
     report.assert_passed();
-    assert_eq!(skipped(&report), [""; 0], "nothing is left out");
+    assert_eq!(report.skipped(), [""; 0], "nothing is left out");
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +155,7 @@ async fn what_is_declared_must_be_tried() {
         "a_reordered_push_is_a_hint_alone",
     ];
     assert_eq!(report.failed(), push);
-    assert_eq!(skipped(&report).len(), 11, "{report}");
+    assert_eq!(report.skipped().len(), 11, "{report}");
     assert!(report.to_string().contains("it is too lazy"));
 }
 
