@@ -7,6 +7,10 @@
 //! however it was encoded, and [`poll_at_most`] cancels a future at each of its awaits. [`live`]
 //! starts real servers for suites that need them.
 //!
+//! [`adapter_conformance`] is the sibling for adapters: it drives a hook as the runtime does, and
+//! its author brings an [`AdapterRig`], which mints, revokes and counts credentials at the server
+//! and puts it out of order by one [`ServerFault`] after the other.
+//!
 //! It is a dev-dependency only, and no place to keep a real secret: a double counts and holds
 //! what it is given for as long as the test runs.
 #![forbid(unsafe_code)]
@@ -20,8 +24,13 @@ mod capture;
 mod poll;
 mod canary;
 mod memory;
+mod adapter;
 pub mod live;
 
+pub use adapter::{
+    AdapterInUse, AdapterRig, Credential, Habit, LongWork, Manner, Minted, ServerFault,
+    adapter_conformance,
+};
 pub use canary::scan_for_canary;
 pub use conformance::conformance;
 pub use memory::MemoryProvider;

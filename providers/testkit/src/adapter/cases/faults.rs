@@ -1,0 +1,119 @@
+//! A prepare that meets a server out of order, or is dropped: the old one serves every time, and
+//! nothing of what was given up stays behind.
+
+use std::time::Duration;
+
+use oneiric_core::HookError;
+use tokio::time::sleep;
+
+use crate::adapter::bench::{Bench, PATIENCE, SHORT, Tried};
+use crate::adapter::rig::{Minted, ServerFault};
+use crate::poll::poll_at_most;
+use crate::report::{Check, Stop, ensure};
+
+/// At how many of its awaits a prepare is dropped.
+const MOST_POLLS: usize = 64;
+/// After how many exchanges at most a connection is cut off.
+const MOST_EXCHANGES: usize = 32;
+/// Longer than a time limit by far.
+const SLOW: Duration = Duration::from_secs(1);
+
+pub(crate) async fn l1_an_unreachable_server_is_no_refusal(bench: &Bench<'_>) -> Check {
+    is_no_refusal(bench, ServerFault::Down).await
+}
+
+pub(crate) async fn l1_a_busy_server_is_no_refusal(bench: &Bench<'_>) -> Check {
+    is_no_refusal(bench, ServerFault::Busy).await
+}
+
+async fn is_no_refusal(bench: &Bench<'_>, fault: ServerFault) -> Check {
+    let (tried, first) = bench.serving().await?;
+    let next = bench.accepted().await?;
+    bench.play(fault).await?;
+    tried.not_prepared(PATIENCE, &next, false).await?;
+    as_before(&tried, &first, &next).await
+}
+
+pub(crate) async fn l1_a_prepare_that_hangs_is_given_up(bench: &Bench<'_>) -> Check {
+    let (tried, first) = bench.serving().await?;
+    let next = bench.accepted().await?;
+    bench.play(ServerFault::Hanging).await?;
+    tried.not_prepared(SHORT, &next, false).await?;
+    as_before(&tried, &first, &next).await
+}
+
+pub(crate) async fn l1_a_prepare_that_is_too_slow_never_serves(bench: &Bench<'_>) -> Check {
+    let (tried, first) = bench.serving().await?;
+    let next = bench.accepted().await?;
+    bench.play(ServerFault::Slow(SLOW)).await?;
+    tried.not_prepared(SHORT, &next, false).await?;
+    bench.mended().await?;
+    // By now it would have been ready.
+    sleep(3 * SLOW).await;
+    as_before(&tried, &first, &next).await
+}
+
+/// After the server is mended the old one serves, nothing is left of the next one, and it can
+/// still be had.
+async fn as_before(tried: &Tried<'_, '_>, old: &Minted, next: &Minted) -> Check {
+    let bench = tried.bench;
+    bench.mended().await?;
+    tried.recovers(old).await?;
+    bench.gone_if_told(next, "it was given up").await?;
+    tried.works_with(old).await?;
+    tried.rotate(next).await
+}
+
+pub(crate) async fn l1_a_prepare_may_be_dropped_at_each_await(bench: &Bench<'_>) -> Check {
+    let (tried, first) = bench.serving().await?;
+    let next = bench.accepted().await?;
+    for polls in 1..=MOST_POLLS {
+        let prepared = poll_at_most(polls, tried.prepare(&next)).await.transpose()?;
+        let ready = prepared.is_some();
+        drop(prepared);
+        tried.works_with(&first).await?;
+        bench.gone_if_told(&next, &format!("dropped at its await {polls}")).await?;
+        if ready {
+            break;
+        }
+    }
+    tried.rotate(&next).await
+}
+
+pub(crate) async fn l1_a_prepare_may_be_cut_off_after_any_exchange(bench: &Bench<'_>) -> Check {
+    stops_after_any_exchange(bench, PATIENCE, |after| ServerFault::CutOff { after }).await
+}
+
+pub(crate) async fn l1_a_prepare_may_hang_after_any_exchange(bench: &Bench<'_>) -> Check {
+    stops_after_any_exchange(bench, SHORT, |after| ServerFault::Stalled { after }).await
+}
+
+/// Lets a prepare come to every exchange that it needs, and no further.
+async fn stops_after_any_exchange(
+    bench: &Bench<'_>,
+    limit: Duration,
+    fault: impl Fn(usize) -> ServerFault,
+) -> Check {
+    let (tried, first) = bench.serving().await?;
+    let next = bench.accepted().await?;
+    for after in 0..=MOST_EXCHANGES {
+        match bench.play(fault(after)).await {
+            // The rig can play the first ones.
+            Err(Stop::Skip(_)) if after > 0 => break,
+            played => played?,
+        }
+        let outcome = tried.prepare_within(limit, &next).await?;
+        let (ready, refused) =
+            (outcome.is_ok(), outcome.is_err_and(|error| HookError::is_refused(&error)));
+        let when = format!("after {after} exchanges there were no more");
+        ensure(!refused, || format!("{when}, and it is said to be refused"))?;
+        bench.mended().await?;
+        tried.recovers(&first).await?;
+        bench.gone_if_told(&next, &when).await?;
+        ensure(!ready || after > 0, || "it was ready without any answer".into())?;
+        if ready {
+            break;
+        }
+    }
+    tried.rotate(&next).await
+}
