@@ -28,7 +28,8 @@ use serde::{Deserialize, Deserializer, de};
 /// `PATH`, `HOME` and a few more that hold none, and what `pass_env` names.
 ///
 /// # What a command says
-/// Success with exit code 0, and anything else with another; the last line of its standard error
+/// Success with exit code 0, and anything else with another; `prove` exits with 75 where it could
+/// not try the secrets, as when the server is down, so that they are not blamed. The last line of its standard error
 /// goes into the report. Values are redacted there, as they were given, trimmed, as JSON, line by
 /// line and as parts of a JSON value; but not in other encodings, so a command should not print
 /// them. Standard output is ignored.
@@ -41,7 +42,7 @@ use serde::{Deserialize, Deserializer, de};
 pub struct Config {
     /// The secrets, by the names under which the commands get them.
     pub secrets: BTreeMap<String, SecretRef>,
-    /// Tries the new secrets: 0 if they work. Without it they are believed.
+    /// Tries the new secrets: 0 if they work, 75 if they could not be tried. Without it they are believed.
     pub prove: Option<Vec<String>>,
     /// Gives the new secrets to the service, at start and in every rotation. If it fails it is
     /// tried again until it works or there are newer secrets.

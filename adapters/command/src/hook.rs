@@ -30,6 +30,9 @@ const PASSED_ON: [&str; 10] = [
     "TMPDIR",
     "XDG_RUNTIME_DIR",
 ];
+/// The exit code of a command that could not do its work now and may be able to later: `EX_TEMPFAIL`
+/// of `sysexits.h`. It says nothing about the secrets.
+const COULD_NOT_TRY: i32 = 75;
 /// The first pause before `drain` is asked again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest one.
@@ -41,7 +44,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 ///
 /// | moment | what happens |
 /// |---|---|
-/// | `prepare` | `prove` runs with the new secrets: exit code 0 proves them, another *refuses* them; everything else (no such program, a signal, the timeout, a value that is not UTF-8) is *failed* |
+/// | `prepare` | `prove` runs with the new secrets: exit code 0 proves them, another but 75 *refuses* them; everything else (exit code 75, no such program, a signal, the timeout, a value that is not UTF-8) is *failed* |
 /// | `commit` | the generation is counted, and no more, since a commit cannot fail |
 /// | `drain` | `apply` runs with the new secrets; then `drain` is asked until it exits with 0 |
 ///
@@ -134,6 +137,9 @@ impl Shared {
                 let said = delivery.redactor.last_line(&captured);
                 let said = said.map(|line| format!(": {line}")).unwrap_or_default();
                 Err(match status.code() {
+                    Some(COULD_NOT_TRY) => HookError::failed(format!(
+                        "`{name}` exited with code {COULD_NOT_TRY}, so it could not try{said}"
+                    )),
                     Some(code) => {
                         HookError::refused(format!("`{name}` exited with code {code}{said}"))
                     }

@@ -145,9 +145,11 @@ async fn a_proof_that_could_not_be_tried_is_no_refusal() {
     let dir = tempfile::tempdir().unwrap();
     let absent = hook(&dir, |config| config.prove = Some(vec!["no-such-program".to_owned()]));
     let signalled = proving(&dir, "kill -9 $$");
+    let down = proving(&dir, "echo the server is down >&2; exit 75");
     for (hook, value, part) in [
         (&absent, b"a".as_slice(), "`prove` cannot run `no-such-program`"),
         (&signalled, b"a", "signal: 9"),
+        (&down, b"a", "`prove` exited with code 75, so it could not try: the server is down"),
         (&signalled, b"canary\xff", "`files:token` is not UTF-8"),
     ] {
         let error = error_of(hook, value).await;
