@@ -41,8 +41,8 @@ use crate::value::SecretValue;
 /// are not passed on.
 ///
 /// # Testing
-/// Drive it as the runtime does: `prepare`, drop; `prepare`, `commit`, `drain`, with users in
-/// between.
+/// `adapter_conformance` of `oneiric-testkit` drives it as the runtime does, against a server that
+/// is put out of order: `prepare`, drop; `prepare`, `commit`, `drain`, with users in between.
 #[async_trait]
 pub trait LifecycleHook: fmt::Debug + Send + Sync + 'static {
     /// The adapter's name in reports. Constant.
