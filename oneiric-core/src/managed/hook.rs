@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::unfold;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -140,6 +142,7 @@ impl<T: Send + Sync + 'static> LifecycleHook for ManagedHook<T> {
             drain_within: self.drain_within,
             current: Arc::clone(&self.current),
             refusals: self.refusals.clone(),
+            runtime: Handle::try_current().ok(),
         };
         if let (Some(prove), Some(value)) = (&self.prove, &candidate.value) {
             prove(Arc::clone(value)).await?;
@@ -173,6 +176,8 @@ struct Candidate<T: Send + Sync + 'static> {
     drain_within: Option<Duration>,
     current: Arc<OnceLock<Managed<T>>>,
     refusals: mpsc::Sender<Refusal>,
+    /// Where it is closed if it is given up, by whomever and wherever that is.
+    runtime: Option<Handle>,
 }
 
 impl<T: Send + Sync + 'static> Prepared for Candidate<T> {
@@ -204,9 +209,9 @@ impl<T: Send + Sync + 'static> Prepared for Candidate<T> {
 impl<T: Send + Sync + 'static> Drop for Candidate<T> {
     fn drop(&mut self) {
         if let (Some(value), Some(close)) = (self.value.take(), self.close.take())
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Some(runtime) = self.runtime.take()
         {
-            runtime.spawn(timeout(RELEASE_GRACE, close(value)));
+            runtime.spawn(async move { timeout(RELEASE_GRACE, close(value)).await });
         }
     }
 }
@@ -246,6 +251,8 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
         let deadline = own.map_or(deadline, |own| own.min(deadline));
         let in_time = timeout_at(deadline, &mut self.ended).await.is_ok();
         let (in_flight, _) = self.held();
+        // The last of them may have ended a moment after the deadline, by itself.
+        let in_time = in_time || in_flight == 0;
         if let Some(generation) = self.users.upgrade() {
             generation.enter(Phase::CutOff);
         }
@@ -256,7 +263,7 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
             None => true,
             Some(close) => {
                 let until = deadline.max(Instant::now() + RELEASE_GRACE);
-                timeout_at(until, close(Arc::clone(&self.value))).await.is_ok()
+                timeout_at(until, closed(close, &self.value)).await.unwrap_or(false)
             }
         };
         // Being cut off or closed may have made the rest of the users end; give them a moment.
@@ -272,7 +279,7 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
                 Some(places) => report.with_error(format!("guards are held that were {places}")),
             }
         } else {
-            let error = "closing the old generation did not end; something of it is in use";
+            let error = "closing the old generation came to no end; something of it is in use";
             let places = places.map(|places| format!(", by guards {places}")).unwrap_or_default();
             DrainReport::leaked(held.max(1)).with_error(format!("{error}{places}"))
         };
@@ -287,4 +294,10 @@ impl<T: Send + Sync + 'static> Retired for RetiredGeneration<T> {
             }
         })
     }
+}
+
+/// Closes a generation. Whether that came to its end: one that panics has not.
+async fn closed<T>(close: &Arc<Close<T>>, value: &Arc<T>) -> bool {
+    let closing = async { close(Arc::clone(value)).await };
+    AssertUnwindSafe(closing).catch_unwind().await.is_ok()
 }

@@ -222,3 +222,36 @@ async fn a_refusal_is_heard_once_and_only_of_what_serves() {
     old.report_refused();
     assert!(timeout(Duration::from_secs(1), refusals.next()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_candidate_that_is_dropped_outside_of_the_runtime_is_closed() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let hook = hook(&closed);
+    let candidate = hook.prepare(&set("one")).await.unwrap();
+    std::thread::spawn(move || drop(candidate)).join().unwrap();
+    let close = async {
+        while closed.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), close).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_panics_is_a_leak_that_may_end_some_time() {
+    let panics = Arc::new(AtomicUsize::new(2));
+    let hook = ManagedHook::new("a".parse().unwrap(), [reference()], |_| async { Ok(()) }).close(
+        move |_| {
+            let panics = Arc::clone(&panics);
+            async move {
+                let left = panics.fetch_sub(1, Ordering::SeqCst);
+                assert!(left < 2, "it cannot be closed yet, as it was told to");
+            }
+        },
+    );
+    hook.prepare(&set("one")).await.unwrap().commit();
+    let mut report = hook.prepare(&set("two")).await.unwrap().commit().drain(soon()).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 1));
+    assert!(report.error.as_deref().unwrap().contains("came to no end"));
+    report.take_later().unwrap().await;
+}
