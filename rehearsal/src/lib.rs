@@ -11,3 +11,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/adapters.md")]
 struct Adapters;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/managed.md")]
+struct Managed;
