@@ -30,6 +30,8 @@ pub mod metric {
     pub const SWAP_DURATION: &str = "lifecycle.swap.duration";
     /// Gauge: old generations that are draining.
     pub const DRAIN_INFLIGHT: &str = "lifecycle.drain.inflight";
+    /// Gauge, seconds: until the first certificate that an adapter serves ends, by `adapter`.
+    pub const SECONDS_TO_EXPIRY: &str = "lifecycle.seconds_to_expiry";
     /// Gauge: rotations that are running.
     pub const ROTATION_STATE: &str = "rotation.state";
     /// Counter: users that still held an old generation at the drain deadline, by `adapter`.
@@ -40,7 +42,7 @@ pub mod metric {
     pub const RETURNS: &str = "lifecycle.returns";
 
     /// All of them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 15] = [
         CACHE_HITS,
         CACHE_MISSES,
         INVALIDATE_TOTAL,
@@ -51,6 +53,7 @@ pub mod metric {
         WATCH_MISSED_EVENTS,
         SWAP_DURATION,
         DRAIN_INFLIGHT,
+        SECONDS_TO_EXPIRY,
         ROTATION_STATE,
         OLD_CREDENTIAL_USES,
         REFUSALS,
