@@ -1,0 +1,117 @@
+//! E7: what is stored is not what is served until a handshake has shown it.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use oneiric_adapter_tls::{Identity, ServerTls, TlsHook, TlsServer, served};
+use oneiric_core::{DrainOutcome, DrainReport, LifecycleHook, SecretSet};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+
+use crate::authority::{Authority, Issued};
+use crate::parts::{Manners, NAME, Seen, commit, name, reference, rotate, serve, set};
+
+const PEM: &str = "files:tls.pem";
+
+fn secrets(issued: &Issued) -> SecretSet {
+    set(&[(PEM, &issued.bundle())])
+}
+
+async fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+fn hook(address: &str) -> TlsHook<ServerTls> {
+    TlsServer::new(Identity::bundle(reference(PEM)))
+        .read_back(address, name(NAME))
+        .into_hook("tls".parse().unwrap())
+}
+
+/// What a server is that reads its files when it starts.
+fn loaded_once(issued: &Issued) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(crypto)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.leaf.clone()], key)
+        .unwrap();
+    Arc::new(config)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_its_files_once_is_not_called_done() {
+    let authority = Authority::new("root");
+    let (old, new) = (authority.server(NAME), authority.server(NAME));
+    let (listener, address) = listener().await;
+    let config = Arc::new(RwLock::new(loaded_once(&old)));
+    let current = Arc::clone(&config);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = TlsAcceptor::from(Arc::clone(&current.read().unwrap()));
+            tokio::spawn(acceptor.accept(stream));
+        }
+    });
+
+    let hook = hook(&address);
+    commit(&hook, &secrets(&old)).await;
+    let mut report = rotate(&hook, &secrets(&new), Duration::from_millis(100)).await;
+    // The new one is committed, and nobody sees it.
+    assert_eq!(served(&address, name(NAME)).await.unwrap().leaf(), &old.leaf);
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 1), "{report:?}");
+    let error = report.error.clone().unwrap();
+    assert!(error.contains(&format!("{address} does not serve what is stored")), "{error}");
+
+    // It is restarted, and the leak has ended.
+    let later = tokio::spawn(report.take_later().unwrap());
+    sleep(Duration::from_millis(50)).await;
+    assert!(!later.is_finished());
+    *config.write().unwrap() = loaded_once(&new);
+    later.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_follows_is_done_once_it_was_seen() {
+    let authority = Authority::new("root");
+    let clients = Authority::new("clients");
+    let (listener, address) = listener().await;
+    // It lets nobody in without a certificate, and can be asked all the same.
+    let hook = TlsServer::new(Identity::bundle(reference(PEM)))
+        .require_clients(clients.roots())
+        .read_back(address.clone(), name(NAME))
+        .into_hook("tls".parse().unwrap());
+    commit(&hook, &secrets(&authority.server(NAME))).await;
+    let managed = hook.managed().unwrap();
+    tokio::spawn(serve(listener, managed, Manners::Polite, Seen::default()));
+    for _ in 0..5 {
+        let next = authority.server(NAME);
+        let report = rotate(&hook, &secrets(&next), Duration::from_secs(20)).await;
+        assert_eq!(report, DrainReport::drained());
+        let seen = served(&address, name(NAME)).await.unwrap();
+        assert_eq!(seen.leaf(), &next.leaf);
+        assert_eq!(seen.not_after(), hook.managed().unwrap().load().not_after());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_cannot_be_asked_is_not_called_done() {
+    let authority = Authority::new("root");
+    let (listener, address) = listener().await;
+    drop(listener);
+    let hook = hook(&address);
+    commit(&hook, &secrets(&authority.server(NAME))).await;
+    let report = rotate(&hook, &secrets(&authority.server(NAME)), Duration::ZERO).await;
+    assert_eq!(report.outcome, DrainOutcome::Leaked);
+    let error = report.error.unwrap();
+    assert!(error.contains("could not be asked"), "{error}");
+    // A prepare that is given up is nobody's business.
+    assert!(hook.prepare(&secrets(&authority.server(NAME))).await.is_ok());
+}
