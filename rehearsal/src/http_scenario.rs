@@ -65,6 +65,7 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         swap_ms,
         drain_ms,
         command_ms,
+        trials: Vec::new(),
         duration_s: seconds(started.elapsed()),
         failures,
     })
@@ -130,6 +131,7 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         swap_ms: Spread::default(),
         drain_ms: Spread::default(),
         command_ms: Spread::default(),
+        trials: Vec::new(),
         duration_s: seconds(started.elapsed()),
         failures,
     })

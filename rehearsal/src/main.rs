@@ -8,12 +8,20 @@
 
 mod report;
 mod operator;
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "not every scenario holds trials"))]
+mod trials;
 mod service;
 mod load;
 mod upstream;
 mod http_scenario;
 #[cfg(feature = "postgres")]
 mod postgres_scenario;
+#[cfg(feature = "tls")]
+mod certificates;
+#[cfg(feature = "tls")]
+mod tls_peers;
+#[cfg(feature = "tls")]
+mod tls_scenario;
 
 use std::process::ExitCode;
 
@@ -48,6 +56,8 @@ enum Scenario {
     Http,
     /// Two login roles of a PostgreSQL pool.
     Postgres,
+    /// The certificate of a TLS server.
+    Tls,
 }
 
 /// How much of everything.
@@ -63,6 +73,7 @@ impl Args {
         let (rotations, requests) = match self.scenario {
             Scenario::Http => (60, 120_000),
             Scenario::Postgres => (24, 24_000),
+            Scenario::Tls => (50, 20_000),
         };
         // The other side is there to be seen, not to be waited for.
         let (rotations, requests) = if self.naive { (10, 10_000) } else { (rotations, requests) };
@@ -85,6 +96,12 @@ async fn main() -> ExitCode {
         (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
         #[cfg(feature = "postgres")]
         (Scenario::Postgres, true) => postgres_scenario::naive(plan).await,
+        #[cfg(feature = "tls")]
+        (Scenario::Tls, false) => tls_scenario::rotate(plan).await,
+        #[cfg(feature = "tls")]
+        (Scenario::Tls, true) => tls_scenario::naive(plan).await,
+        #[cfg(not(feature = "tls"))]
+        (Scenario::Tls, _) => Err("this rehearsal was built without `tls`".to_owned()),
         #[cfg(not(feature = "postgres"))]
         (Scenario::Postgres, _) => Err("this rehearsal was built without `postgres`".to_owned()),
     };

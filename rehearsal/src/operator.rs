@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use oneiric_runtime::report::{AdapterOutcome, Outcome, RotationReport};
+use oneiric_runtime::report::{AdapterOutcome, AdapterReport, Outcome, RotationReport};
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -39,32 +40,13 @@ impl Operator {
     /// has let the old one go.
     pub(crate) async fn rotate(&mut self, key: &str) -> Result<(), String> {
         let started = Instant::now();
-        let output = Command::new(&self.binary)
-            .args(["secrets", "rotate", "--provider", "files", "--keys", key, "--json"])
-            .arg("--target")
-            .arg(&self.socket)
-            .current_dir(&self.secrets)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(|error| format!("the `oneiric` binary cannot be run: {error}"))?;
+        let Attempt { exit_code, report, said } = self.attempt(key, None).await?;
         self.command.push(started.elapsed().as_secs_f64() * 1e3);
-        let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if !output.status.success() {
-            return Err(format!(
-                "`oneiric secrets rotate` ended with {}: {}",
-                output.status,
-                said()
-            ));
+        if exit_code != Some(0) {
+            return Err(format!("`oneiric secrets rotate` ended with {exit_code:?}: {said}"));
         }
-        let report: RotationReport = serde_json::from_slice(&output.stdout)
-            .map_err(|error| format!("`oneiric secrets rotate --json` is not a report: {error}"))?;
         let adapters: Vec<_> = report.instances.iter().flat_map(|of| &of.adapters).collect();
-        let drained = |of: &&_| -> bool {
-            let of: &oneiric_runtime::report::AdapterReport = of;
-            of.outcome == AdapterOutcome::Drained
-        };
+        let drained = |of: &&AdapterReport| of.outcome == AdapterOutcome::Drained;
         if report.outcome != Outcome::Done || adapters.is_empty() || !adapters.iter().all(drained) {
             return Err(format!("the rotation was not acknowledged: {report:?}"));
         }
@@ -75,10 +57,56 @@ impl Operator {
         Ok(())
     }
 
+    /// The same, however it ends. Old generations get this long to end, where it is said.
+    pub(crate) async fn attempt(
+        &self,
+        key: &str,
+        drain: Option<Duration>,
+    ) -> Result<Attempt, String> {
+        let drain = drain.map(|within| format!("--timeout={}ms", within.as_millis()));
+        let output = Command::new(&self.binary)
+            .args(["secrets", "rotate", "--provider", "files", "--keys", key, "--json"])
+            .args(drain)
+            .arg("--target")
+            .arg(&self.socket)
+            .current_dir(self.socket.parent().unwrap_or(Path::new("/")))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| format!("the `oneiric` binary cannot be run: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let report = serde_json::from_slice(&output.stdout).map_err(|error| {
+            format!("`oneiric secrets rotate --json` printed no report: {error}; {said}")
+        })?;
+        Ok(Attempt { exit_code: output.status.code(), report, said })
+    }
+
+    /// Takes the whole store away, as an unmounted volume is.
+    pub(crate) fn lose_store(&self) -> Result<(), String> {
+        std::fs::rename(&self.secrets, self.secrets.with_extension("lost"))
+            .map_err(|error| format!("the store cannot be taken away: {error}"))
+    }
+
+    /// Brings it back.
+    pub(crate) fn find_store(&self) -> Result<(), String> {
+        std::fs::rename(self.secrets.with_extension("lost"), &self.secrets)
+            .map_err(|error| format!("the store cannot be brought back: {error}"))
+    }
+
     /// The times of `prepare` to commit, of commit to drained, and of the whole command.
     pub(crate) fn times(self) -> (Spread, Spread, Spread) {
         (Spread::of(self.swap), Spread::of(self.drain), Spread::of(self.command))
     }
+}
+
+/// How one rotation ended.
+pub(crate) struct Attempt {
+    /// `None` if a signal ended the command.
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) report: RotationReport,
+    /// On stderr.
+    pub(crate) said: String,
 }
 
 /// Writes a file as a careful writer does: beside, then renamed over.

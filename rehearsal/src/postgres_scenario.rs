@@ -130,6 +130,7 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         swap_ms,
         drain_ms,
         command_ms,
+        trials: Vec::new(),
         duration_s: seconds(started.elapsed()),
         failures,
     })
@@ -213,6 +214,7 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         swap_ms: Spread::default(),
         drain_ms: Spread::default(),
         command_ms: Spread::default(),
+        trials: Vec::new(),
         duration_s: seconds(started.elapsed()),
         failures,
     })

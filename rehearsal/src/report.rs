@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::trials::Trial;
+
 /// The counts and times of one rehearsal.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -21,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) drain_ms: Spread,
     /// Of a whole rotation as the operator sees it: the command's own time.
     pub(crate) command_ms: Spread,
+    /// Rotations that must not succeed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trials: Vec<Trial>,
     pub(crate) duration_s: f64,
     /// The first failures, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -49,7 +54,18 @@ impl Spread {
 
 impl Report {
     pub(crate) fn is_clean(&self) -> bool {
-        self.failed == 0 && self.old_credential_uses_after_revoke == 0
+        let went_right = self.trials.iter().all(Trial::went_right);
+        self.failed == 0 && self.old_credential_uses_after_revoke == 0 && went_right
+    }
+
+    fn verdict(&self) -> &'static str {
+        if self.is_clean() {
+            "nothing was dropped"
+        } else if self.trials.iter().all(Trial::went_right) {
+            "REQUESTS WERE DROPPED"
+        } else {
+            "A ROTATION DID NOT END AS IT MUST"
+        }
     }
 
     #[expect(clippy::print_stdout, reason = "the report is this program's output")]
@@ -70,14 +86,17 @@ impl Report {
         println!("  swap (prepare to commit)          {}", spread(self.swap_ms));
         println!("  drain (commit to last user)       {}", spread(self.drain_ms));
         println!("  the whole command                 {}", spread(self.command_ms));
+        if !self.trials.is_empty() {
+            println!("rotations that must not succeed     exit code");
+        }
+        for trial in &self.trials {
+            println!("  {trial}");
+        }
         println!("took                                {:.1} s", self.duration_s);
         for failure in &self.failures {
             println!("failure: {failure}");
         }
-        println!(
-            "{}",
-            if self.is_clean() { "nothing was dropped" } else { "REQUESTS WERE DROPPED" }
-        );
+        println!("{}", self.verdict());
     }
 }
 
