@@ -11,8 +11,10 @@ use crate::workspace::Workspace;
 pub(crate) const USAGE: &str = "[--scenario NAME] [--rotations N] [--clients N] [--requests N] \
      [--naive] [--json] | the arguments of `oneiric secrets rotate`";
 
-/// The scenario that needs a server and a feature of the rehearsal.
+/// The scenarios that are features of the rehearsal, because they bring much along. The first also
+/// needs a server.
 pub(crate) const POSTGRES: &str = "postgres";
+pub(crate) const TLS: &str = "tls";
 
 /// The flags of a rehearsal that take a value.
 const VALUES: [&str; 4] = ["--scenario", "--rotations", "--clients", "--requests"];
@@ -23,10 +25,11 @@ const SWITCHES: [&str; 2] = ["--naive", "--json"];
 pub(crate) fn run(_: &Workspace, args: &[String]) -> Result {
     let mut command = match Rotation::parse(args)? {
         Rotation::Rehearsal { scenario } => {
-            let postgres = scenario.as_deref() == Some(POSTGRES);
-            let programs = build_rehearsal(postgres)?;
+            let scenario = scenario.as_deref();
+            let feature = [POSTGRES, TLS].into_iter().find(|feature| scenario == Some(*feature));
+            let programs = build_rehearsal(feature.as_slice())?;
             let mut command = rehearsal(&programs)?;
-            if postgres {
+            if scenario == Some(POSTGRES) {
                 command.env("ONEIRIC_PG_BIN", setup::postgres()?);
             }
             command
@@ -43,10 +46,11 @@ pub(crate) fn run(_: &Workspace, args: &[String]) -> Result {
     Err(Failure::new(format!("{} cannot be run: {error}", command.get_program().display())))
 }
 
-/// Builds the rehearsal and the binary that it drives.
-pub(crate) fn build_rehearsal(postgres: bool) -> Result<Programs> {
-    let features: &[&str] = if postgres { &["oneiric-rehearsal/postgres"] } else { &[] };
-    build(&["oneiric-cli", "oneiric-rehearsal"], features)
+/// Builds the rehearsal, with these of its features, and the binary that it drives.
+pub(crate) fn build_rehearsal(features: &[&str]) -> Result<Programs> {
+    let features: Vec<_> = features.iter().map(|of| format!("oneiric-rehearsal/{of}")).collect();
+    let features: Vec<_> = features.iter().map(String::as_str).collect();
+    build(&["oneiric-cli", "oneiric-rehearsal"], &features)
 }
 
 /// The built rehearsal, with the binary that it drives.

@@ -25,6 +25,9 @@ const DEEP: &str = "ONEIRIC_DEEP";
 const SHORT_REHEARSAL: [&str; 7] =
     ["--json", "--rotations", "8", "--clients", "8", "--requests", "2000"];
 
+/// The features of the rehearsal that its scenarios here need.
+const REHEARSED: [&str; 2] = [rotate::POSTGRES, rotate::TLS];
+
 /// `cargo xtask test`.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     let options = Options::parse(args)?;
@@ -43,7 +46,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
         live.check()?;
     }
     let programs = if options.rehearses() {
-        rotate::build_rehearsal(true)?
+        rotate::build_rehearsal(&REHEARSED)?
     } else {
         build(&["oneiric-cli"], &[])?
     };
@@ -53,8 +56,9 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     tally.add(proofs(workspace, &options)?);
     if options.rehearses() {
         // The test runner has put programs of its own, with fewer features, in the same place.
-        let programs = rotate::build_rehearsal(true)?;
+        let programs = rotate::build_rehearsal(&REHEARSED)?;
         tally.add(rehearse("http", &live, &programs)?);
+        tally.add(rehearse(rotate::TLS, &live, &programs)?);
         match &live.postgres {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES, &live, &programs)?),
             Err(why) => tally.skip(format!("SKIPPED rehearsal postgres: {why}")),
