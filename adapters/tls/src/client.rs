@@ -87,8 +87,8 @@ impl TlsClient {
     ///
     /// # Errors
     /// Its `prepare` is *refused* where the identity does not fulfil what must be proven of it, or
-    /// a server that is tried does not let it in or is not believed; it *failed* where a secret
-    /// cannot be read as what it should be, or a server could not be asked.
+    /// a server that is tried does not let it in or is not believed; and *failed* where a
+    /// secret cannot be read as what it should be, or a server could not be asked.
     pub fn into_hook(self, id: AdapterId) -> TlsHook<ClientTls> {
         let identity = self.identity.iter().flat_map(Identity::secrets);
         let mut secrets: Vec<SecretRef> =

@@ -238,24 +238,77 @@ impl fmt::Debug for TlsServer {
 
 /// One generation of a TLS server. New handshakes are made with it until the next one is committed.
 ///
-/// ```no_run
-/// use oneiric_adapter_tls::ServerTls;
+/// ```
+/// # use std::time::Duration;
+/// # use oneiric_core::{LifecycleHook, SecretSet, SecretValue, Version};
+/// use std::future::Future;
+/// use std::io;
+///
+/// use oneiric_adapter_tls::{Identity, ServerTls, TlsServer};
 /// use oneiric_core::Managed;
+/// use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// use tokio::net::TcpListener;
 ///
-/// async fn serve(listener: TcpListener, tls: Managed<ServerTls>) -> std::io::Result<()> {
+/// async fn serve(listener: TcpListener, tls: Managed<ServerTls>) -> io::Result<()> {
 ///     loop {
 ///         let (stream, _) = listener.accept().await?;
 ///         let tls = tls.clone();
 ///         tokio::spawn(async move {
-///             let connection = ServerTls::accept(&tls, stream).await?;
+///             let mut connection = ServerTls::accept(&tls, stream).await?;
 ///             let (retired, cut_off) = (connection.guard().retired(), connection.guard().cut_off());
-///             // … speak with it; between two requests end at `retired`, in any case at `cut_off`.
-///             # let _ = (retired, cut_off);
-///             Ok::<(), std::io::Error>(())
+///             tokio::select! {
+///                 ended = echo(&mut connection, retired) => ended?,
+///                 () = cut_off => {}
+///             }
+///             connection.shutdown().await
 ///         });
 ///     }
 /// }
+///
+/// /// Answers one line after the other; ends between two of them once the certificate was replaced.
+/// async fn echo<S: AsyncRead + AsyncWrite + Unpin>(
+///     connection: &mut S,
+///     mut retired: impl Future<Output = ()> + Unpin,
+/// ) -> io::Result<()> {
+///     let mut line = [0; 80];
+///     loop {
+///         let length = tokio::select! {
+///             length = connection.read(&mut line) => length?,
+///             () = &mut retired => return Ok(()),
+///         };
+///         if length == 0 {
+///             return Ok(());
+///         }
+///         connection.write_all(&line[..length]).await?;
+///         connection.flush().await?;
+///     }
+/// }
+/// #
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let secret: oneiric_core::SecretRef = "files:tls.pem".parse()?;
+/// # let issue = || -> Result<_, rcgen::Error> {
+/// #     let issued = rcgen::generate_simple_self_signed(["shop.internal".to_owned()])?;
+/// #     let pem = format!("{}{}", issued.cert.pem(), issued.signing_key.serialize_pem());
+/// #     let part = (secret.clone(), SecretValue::from(&*pem), Version::numbered(1));
+/// #     Ok((issued.cert.der().clone(), SecretSet::new([part])))
+/// # };
+/// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// # let (address, name) = (listener.local_addr()?.to_string(), "shop.internal");
+/// # let hook = TlsServer::new(Identity::bundle(secret.clone()))
+/// #     .read_back(&address, name.try_into()?)
+/// #     .into_hook("tls".parse()?);
+/// # let (first, secrets) = issue()?;
+/// # hook.prepare(&secrets).await?.commit();
+/// # tokio::spawn(serve(listener, hook.managed().ok_or("nothing serves")?));
+/// # assert_eq!(oneiric_adapter_tls::served(&address, name.try_into()?).await?.leaf(), &first);
+/// # let (next, secrets) = issue()?;
+/// # let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+/// # let report = hook.prepare(&secrets).await?.commit().drain(deadline).await;
+/// # assert_eq!(report, oneiric_core::DrainReport::drained());
+/// # assert_eq!(oneiric_adapter_tls::served(&address, name.try_into()?).await?.leaf(), &next);
+/// # Ok(())
+/// # }
 /// ```
 pub struct ServerTls {
     config: Arc<ServerConfig>,

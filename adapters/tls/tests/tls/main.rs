@@ -3,6 +3,7 @@
 
 mod authority;
 mod client;
+mod expiry;
 mod parts;
 mod refusals;
 mod resumption;

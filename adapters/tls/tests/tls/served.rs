@@ -17,24 +17,24 @@ use crate::parts::{Manners, NAME, Seen, commit, name, reference, rotate, serve, 
 
 const PEM: &str = "files:tls.pem";
 
-fn secrets(issued: &Issued) -> SecretSet {
+pub(crate) fn secrets(issued: &Issued) -> SecretSet {
     set(&[(PEM, &issued.bundle())])
 }
 
-async fn listener() -> (TcpListener, String) {
+pub(crate) async fn listener() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     (listener, address)
 }
 
-fn hook(address: &str) -> TlsHook<ServerTls> {
+pub(crate) fn hook(id: &str, address: &str) -> TlsHook<ServerTls> {
     TlsServer::new(Identity::bundle(reference(PEM)))
         .read_back(address, name(NAME))
-        .into_hook("tls".parse().unwrap())
+        .into_hook(id.parse().unwrap())
 }
 
 /// What a server is that reads its files when it starts.
-fn loaded_once(issued: &Issued) -> Arc<ServerConfig> {
+pub(crate) fn loaded_once(issued: &Issued) -> Arc<ServerConfig> {
     let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
     let crypto = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(crypto)
@@ -46,12 +46,12 @@ fn loaded_once(issued: &Issued) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_loads_its_files_once_is_not_called_done() {
-    let authority = Authority::new("root");
-    let (old, new) = (authority.server(NAME), authority.server(NAME));
-    let (listener, address) = listener().await;
-    let config = Arc::new(RwLock::new(loaded_once(&old)));
+/// Serves what was loaded last.
+pub(crate) fn serve_what_was_loaded(
+    listener: TcpListener,
+    issued: &Issued,
+) -> Arc<RwLock<Arc<ServerConfig>>> {
+    let config = Arc::new(RwLock::new(loaded_once(issued)));
     let current = Arc::clone(&config);
     tokio::spawn(async move {
         loop {
@@ -60,8 +60,17 @@ async fn a_server_that_loads_its_files_once_is_not_called_done() {
             tokio::spawn(acceptor.accept(stream));
         }
     });
+    config
+}
 
-    let hook = hook(&address);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_loads_its_files_once_is_not_called_done() {
+    let authority = Authority::new("root");
+    let (old, new) = (authority.server(NAME), authority.server(NAME));
+    let (listener, address) = listener().await;
+    let config = serve_what_was_loaded(listener, &old);
+
+    let hook = hook("tls", &address);
     commit(&hook, &secrets(&old)).await;
     let mut report = rotate(&hook, &secrets(&new), Duration::from_millis(100)).await;
     // The new one is committed, and nobody sees it.
@@ -106,7 +115,7 @@ async fn a_listener_that_cannot_be_asked_is_not_called_done() {
     let authority = Authority::new("root");
     let (listener, address) = listener().await;
     drop(listener);
-    let hook = hook(&address);
+    let hook = hook("tls", &address);
     commit(&hook, &secrets(&authority.server(NAME))).await;
     let report = rotate(&hook, &secrets(&authority.server(NAME)), Duration::ZERO).await;
     assert_eq!(report.outcome, DrainOutcome::Leaked);
