@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use oneiric_adapter_http::HttpCredential;
 use oneiric_core::{HookError, Managed};
+use oneiric_runtime::report::AdapterOutcome;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::load::{Counts, Load};
 use crate::operator::{Operator, new_credential, put};
 use crate::report::{Report, Spread, seconds};
 use crate::service::Service;
+use crate::trials::{Trial, Trials};
 use crate::upstream::{Connection, Upstream};
 
 const KEY: &str = "api-token";
@@ -51,6 +53,8 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         serving = next;
     }
 
+    let trials = trials(&operator, &upstream, &managed, &serving).await?;
+
     let (requests, failed, failures) = load.stop().await?;
     service.stop().await?;
     let (after_commit, after_revoke) = upstream.old_uses();
@@ -65,10 +69,48 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         swap_ms,
         drain_ms,
         command_ms,
-        trials: Vec::new(),
+        trials,
         duration_s: seconds(started.elapsed()),
         failures,
     })
+}
+
+/// Rotations that must not succeed.
+async fn trials(
+    operator: &Operator,
+    upstream: &Upstream,
+    managed: &Managed<HttpCredential>,
+    serving: &str,
+) -> Result<Vec<Trial>, String> {
+    let generation = || managed.load().generation();
+    let trials = Trials { operator, key: KEY, generation };
+    let mut held = vec![
+        trials.bad_credential("a token that is not accepted", &new_credential(), serving).await?,
+        trials.store_down().await?,
+    ];
+    for (what, outcome) in [
+        ("a request ends when cut off", AdapterOutcome::Forced),
+        ("a request never ends", AdapterOutcome::Leaked),
+    ] {
+        let next = new_credential();
+        upstream.accept(&next);
+        let in_use = managed.load();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let request = tokio::spawn(async move {
+            match outcome {
+                AdapterOutcome::Forced => in_use.cut_off().await,
+                // Its sender is dropped when it may end.
+                _ => _ = ended.await,
+            }
+            drop(in_use);
+        });
+        let let_go = async || {
+            drop(end);
+            request.await.map_err(|error| error.to_string())
+        };
+        held.push(trials.cannot_drain(what, &next, outcome, let_go).await?);
+    }
+    Ok(held)
 }
 
 /// The credential, proven by a real request over a fresh connection.

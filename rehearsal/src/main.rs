@@ -8,7 +8,6 @@
 
 mod report;
 mod operator;
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "not every scenario holds trials"))]
 mod trials;
 mod service;
 mod load;
