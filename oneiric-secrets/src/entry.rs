@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::Guard;
 use oneiric_core::{
@@ -32,6 +32,8 @@ pub(crate) struct Entry {
 struct Extras {
     stamp: Option<Stamp>,
     snapshot: Option<Snapshot>,
+    /// When the secret itself ends, whatever the times of the cache are.
+    ends: Option<Moment>,
     /// The fields that were asked for so far; each is decoded once per version.
     fields: Mutex<Vec<(Field, SecretValue)>>,
 }
@@ -47,12 +49,31 @@ pub(crate) struct Times {
     pub(crate) fetched: Moment,
 }
 
+impl Times {
+    /// The same for what itself ends then, if it does.
+    fn until(mut self, ends: Option<Moment>) -> Self {
+        if let Some(ends) = ends.filter(|ends| *ends < self.fresh_until) {
+            self.fresh_until = ends;
+            let early = self.fetched.after(ends.since(self.fetched).mul_f64(0.8));
+            self.refresh = self.refresh.min(early);
+        }
+        self
+    }
+}
+
 impl Entry {
     pub(crate) fn new(fetched: Fetched, epoch: u64, times: Times) -> Self {
-        let Fetched { value, version, stamp, snapshot, .. } = fetched;
-        let extras = Extras { stamp, snapshot, fields: Mutex::default() };
-        let wanted = extras.stamp.is_some() || extras.snapshot.is_some() || field::may_have(&value);
-        Self { value, epoch, times, version, extras: wanted.then(|| Box::new(extras)) }
+        let Fetched { value, version, stamp, snapshot, expires_at, .. } = fetched;
+        // What is left of it is counted from when its fetch began, which is never too late.
+        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        let ends = expires_at.map(|end| times.fetched.after(left(end)));
+        let extras = Extras { stamp, snapshot, ends, fields: Mutex::default() };
+        let wanted = extras.stamp.is_some()
+            || extras.snapshot.is_some()
+            || ends.is_some()
+            || field::may_have(&value);
+        let extras = wanted.then(|| Box::new(extras));
+        Self { value, epoch, times: times.until(ends), version, extras }
     }
 
     /// The same version, found to be still the current one by a fetch that began in `epoch`.
@@ -60,12 +81,12 @@ impl Entry {
         let renewed = |extras: &Extras| {
             let fields = extras.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (stamp, snapshot) = (extras.stamp.clone(), extras.snapshot.clone());
-            Box::new(Extras { stamp, snapshot, fields: Mutex::new(fields) })
+            Box::new(Extras { stamp, snapshot, ends: extras.ends, fields: Mutex::new(fields) })
         };
         Self {
             value: self.value.clone(),
             epoch,
-            times,
+            times: times.until(self.ends()),
             version: self.version.clone(),
             extras: self.extras.as_deref().map(renewed),
         }
@@ -77,6 +98,15 @@ impl Entry {
 
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
         self.extras.as_ref()?.snapshot.as_ref()
+    }
+
+    /// When the secret itself ends, if it does: nobody is served it after that.
+    pub(crate) fn ends(&self) -> Option<Moment> {
+        self.extras.as_ref()?.ends
+    }
+
+    pub(crate) fn has_ended(&self, now: Moment) -> bool {
+        self.ends().is_some_and(|end| now >= end)
     }
 
     /// The whole value, or one field of it.

@@ -62,7 +62,9 @@ impl Shared {
             if refresh && !self.is_left_alone(&cell) {
                 due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
             }
-            let is_over = |entry: &Entry| now >= self.options.followed_until(&entry.times);
+            let is_over = |entry: &Entry| {
+                now >= self.options.followed_until(&entry.times) || entry.has_ended(now)
+            };
             if entry.is_some_and(|entry| is_over(&entry)) {
                 cell.expire_followers(is_over);
             }

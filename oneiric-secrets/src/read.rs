@@ -271,6 +271,7 @@ impl Shared {
     fn last_good(&self, cell: &Cell) -> Option<Arc<Entry>> {
         cell.entry()
             .filter(|entry| self.options.clock.now() < self.options.usable_until(&entry.times))
+            .filter(|entry| !entry.has_ended(self.options.clock.now()))
     }
 
     fn stale_or(&self, cell: Arc<Cell>, error: Error) -> Result<Answer> {
