@@ -129,6 +129,12 @@ pub trait SecretProvider: fmt::Debug + Send + Sync + 'static {
 
     /// The ability to list keys, where it is there.
     fn lister(&self) -> Option<&dyn SecretLister>;
+
+    /// Gives back what the store keeps for us for as long as we run, such as leases, and ends at
+    /// the deadline at the latest. It is called last of all, when nothing uses a secret of this
+    /// provider any more; what is fetched after it may be `Unavailable`. By default there is
+    /// nothing to give back, as with most stores. A wrapper passes it on.
+    async fn release(&self, _deadline: Instant) {}
 }
 
 /// The ability to name the secrets that a provider has, and the versions of each. Never a value.

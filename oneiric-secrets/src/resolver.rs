@@ -1,8 +1,11 @@
 //! The resolver: the one door through which a process gets secrets.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use oneiric_core::{
     Error, ErrorKind, ProviderId, Result, SecretKey, SecretProvider, SecretRef, SecretSet, Version,
 };
@@ -274,5 +277,28 @@ impl Resolver {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         timeout_at(deadline, self.shared.tasks.wait()).await.is_ok()
+    }
+
+    /// Has every provider give back what its store keeps for this process, such as leases, at most
+    /// until the deadline. Returns whether all were done in time.
+    ///
+    /// Call it last of all, after [`shutdown`](Self::shutdown): what still uses a secret then, a
+    /// pool that is being drained for one, may lose it. Who does not call it leaves it to the store
+    /// to end what nobody renews.
+    pub async fn release(&self, deadline: Instant) -> bool {
+        let each = self.providers().map(|(id, provider)| async move {
+            // A panic in one keeps the others from nothing.
+            let released = AssertUnwindSafe(provider.release(deadline)).catch_unwind();
+            let in_time = matches!(timeout_at(deadline, released).await, Ok(Ok(())));
+            if !in_time {
+                tracing::warn!(
+                    target: "oneiric",
+                    provider = %id,
+                    "not all that the store keeps for us was given back; it ends by itself"
+                );
+            }
+            in_time
+        });
+        join_all(each).await.into_iter().all(|in_time| in_time)
     }
 }

@@ -12,6 +12,7 @@ use oneiric_core::{
     SecretKey, SecretLister, SecretProvider, SecretRef, SecretValue, SecretWriter, Stamp, Version,
 };
 use oneiric_secrets::{Resolver, ResolverOptions};
+use tokio::time::Instant;
 
 const LIFE: Duration = Duration::from_secs(60);
 
@@ -21,6 +22,7 @@ struct Lender {
     descriptor: Descriptor,
     away: AtomicBool,
     fetches: AtomicU64,
+    released: AtomicBool,
 }
 
 #[async_trait]
@@ -59,11 +61,23 @@ impl SecretProvider for Lender {
     fn lister(&self) -> Option<&dyn SecretLister> {
         None
     }
+
+    async fn release(&self, _: Instant) {
+        if self.away.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.released.store(true, Ordering::SeqCst);
+    }
 }
 
 fn rig() -> (Arc<Lender>, Resolver, Clock, SecretRef) {
     let descriptor = Descriptor::new("lender", "lender:", Capabilities::default());
-    let lender = Arc::new(Lender { descriptor, away: false.into(), fetches: AtomicU64::default() });
+    let lender = Arc::new(Lender {
+        descriptor,
+        away: false.into(),
+        fetches: 0.into(),
+        released: false.into(),
+    });
     let clock = Clock::held();
     let mut options = ResolverOptions::default();
     options.clock = clock.clone();
@@ -106,4 +120,16 @@ async fn what_has_ended_is_not_served_for_want_of_something_better() {
     lender.away.store(false, Ordering::SeqCst);
     clock.advance(Duration::from_secs(60));
     assert!(resolver.get(&reference).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_provider_is_asked_to_give_back_and_none_is_waited_for_past_the_deadline() {
+    let (lender, resolver, _, reference) = rig();
+    resolver.get(&reference).await.unwrap();
+    assert!(resolver.release(Instant::now() + LIFE).await);
+    assert!(lender.released.load(Ordering::SeqCst));
+    lender.away.store(true, Ordering::SeqCst);
+    let started = Instant::now();
+    assert!(!resolver.release(started + LIFE).await);
+    assert_eq!(started.elapsed(), LIFE);
 }

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oneiric_core::LifecycleHook;
 use oneiric_core::settings::Settings;
 use oneiric_runtime::{Assembly, Runtime, default_instance};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Global;
@@ -14,6 +16,9 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::registry::registry;
 use crate::telemetry::Telemetry;
+
+/// How long an exit may be held up by what is given back to the stores.
+const RELEASE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;
@@ -27,7 +32,7 @@ pub(super) async fn run(global: &Global) -> Result<Exit> {
 async fn serve(settings: &Settings) -> Result<Exit> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::FAILED, error))?;
     let Assembly { resolver, options, adapters } = Assembly::from_settings(settings, &registry())?;
-    let (runtime, task) = options.build(resolver)?;
+    let (runtime, task) = options.build(resolver.clone())?;
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(task.run(shutdown.clone()));
     let ended = tokio::select! {
@@ -47,6 +52,7 @@ async fn serve(settings: &Settings) -> Result<Exit> {
         std::process::exit(128 + number);
     });
     let _ = running.await;
+    resolver.release(Instant::now() + RELEASE).await;
     ended
 }
 
