@@ -29,8 +29,8 @@ pub(crate) enum Turn {
 }
 
 impl Api {
-    pub(crate) fn new(config: Config, url: reqwest::Url) -> Self {
-        let session = Session::new(Http::new(&config, url), config.auth.clone());
+    pub(crate) fn new(config: Config, urls: Vec<reqwest::Url>) -> Self {
+        let session = Session::new(Http::new(&config, urls), config.auth.clone());
         Self { config, session: Arc::new(session) }
     }
 

@@ -50,7 +50,8 @@ pub struct VaultProvider {
 }
 
 impl VaultProvider {
-    pub(crate) fn new(config: Config, url: Url) -> Self {
+    /// There is at least one address.
+    pub(crate) fn new(config: Config, urls: Vec<Url>) -> Self {
         let v2 = config.kv == Kv::V2;
         let capabilities = Capabilities {
             versions: v2,
@@ -60,13 +61,13 @@ impl VaultProvider {
             binary: false,
             max_value: u64::try_from(MAX_BYTES).ok(),
         };
-        let base = url.as_str().trim_end_matches('/');
+        let base = urls[0].as_str().trim_end_matches('/');
         let namespace =
             config.namespace.as_deref().map(|name| format!("{name}/")).unwrap_or_default();
         let uri = format!("{base}/v1/{namespace}{}", config.mount);
         // One secret a call, no quota that we know of, and for nothing.
         let descriptor = Descriptor::new("vault", uri, capabilities);
-        Self { descriptor, api: Api::new(config, url) }
+        Self { descriptor, api: Api::new(config, urls) }
     }
 
     async fn fetch_v1(&self, request: &FetchRequest) -> Result<Fetched> {

@@ -24,8 +24,14 @@ use crate::kv;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where the server is, `https://host:8200`. Plain `http` only on this machine.
+    /// Where the server is, `https://host:8200`. Plain `http` only on this machine. Empty if
+    /// [`addresses`](Self::addresses) says it.
+    #[serde(default)]
     pub address: String,
+    /// Where the nodes of one cluster are, instead of `address`. One is asked until it fails, and
+    /// then the next.
+    #[serde(default)]
+    pub addresses: Vec<String>,
     /// The namespace of mount and login; the root namespace if absent.
     #[serde(default)]
     pub namespace: Option<String>,
@@ -191,6 +197,7 @@ impl Config {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            addresses: Vec::new(),
             namespace: None,
             mount: default_mount(),
             kv: Kv::default(),
@@ -208,7 +215,15 @@ impl Config {
     /// # Errors
     /// `Invalid` if a setting makes no sense.
     pub fn build(self) -> Result<VaultProvider> {
-        let url = address(&self.address)?;
+        let urls = match (self.address.as_str(), &self.addresses[..]) {
+            ("", []) => return Err(invalid("`address`, or `addresses` of a cluster, is missing")),
+            (one, []) => vec![address("address", one)?],
+            ("", several) => {
+                let urls = several.iter().map(|text| address("addresses", text));
+                urls.collect::<Result<Vec<_>>>()?
+            }
+            _ => return Err(invalid("there are both `address` and `addresses`")),
+        };
         if self.timeout.is_zero() {
             return Err(invalid("`timeout` is 0, so that no call could end in time"));
         }
@@ -243,24 +258,24 @@ impl Config {
                 "`auth.approle.secret_id_wrapped` needs `auth.approle.secret_id_file`",
             ));
         }
-        Ok(VaultProvider::new(self, url))
+        Ok(VaultProvider::new(self, urls))
     }
 }
 
 /// The address as a URL. A credential goes in the clear to nobody but this machine.
-fn address(text: &str) -> Result<Url> {
+fn address(name: &str, text: &str) -> Result<Url> {
     let url = Url::parse(text)
         .ok()
         .filter(|url| url.has_host() && url.query().is_none() && url.fragment().is_none())
-        .ok_or_else(|| invalid(format!("`address` is `{text}`, which is no URL of a server")))?;
+        .ok_or_else(|| invalid(format!("`{name}` has `{text}`, which is no URL of a server")))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("`address` has a credential in it; that belongs into `auth`"));
+        return Err(invalid(format!("`{name}` has a credential in it; that belongs into `auth`")));
     }
     match url.scheme() {
         "https" => Ok(url),
         "http" if is_local(&url) => Ok(url),
         _ => Err(invalid(format!(
-            "`address` is `{text}`, which is not https, and a token would be sent in the clear"
+            "`{name}` has `{text}`, which is not https, and a token would be sent in the clear"
         ))),
     }
 }
@@ -346,6 +361,13 @@ mod tests {
         }
         for (section, part) in [
             ("address = 'nowhere'\nauth.token = 't'", "no URL"),
+            ("auth.token = 't'", "is missing"),
+            ("addresses = []\nauth.token = 't'", "is missing"),
+            (
+                "address = 'https://v'\naddresses = ['https://w']\nauth.token = 't'",
+                "both `address`",
+            ),
+            ("addresses = ['https://v', 'http://w']\nauth.token = 't'", "`addresses`"),
             ("address = 'https://v/?a=b'\nauth.token = 't'", "no URL"),
             ("address = 'https://a:b@v'\nauth.token = 't'", "a credential in it"),
             ("address = 'http://vault:8200'\nauth.token = 't'", "in the clear"),

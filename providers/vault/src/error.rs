@@ -41,6 +41,8 @@ pub(crate) enum Seen {
     Lost,
     /// An answer came that cannot be read.
     Garbled,
+    /// An answer came that is larger than any secret.
+    TooLarge,
 }
 
 impl Seen {
@@ -68,7 +70,7 @@ impl Seen {
                 _ => or_ambiguous(ErrorKind::Unavailable),
             },
             Self::NoConnection => ErrorKind::Unavailable,
-            Self::NoRequest => ErrorKind::Invalid,
+            Self::NoRequest | Self::TooLarge => ErrorKind::Invalid,
             Self::Timeout => or_ambiguous(ErrorKind::DeadlineExceeded),
             Self::Lost | Self::Garbled => or_ambiguous(ErrorKind::Unavailable),
         }
@@ -82,6 +84,7 @@ impl Seen {
             Self::Timeout => "the time was up".into(),
             Self::Lost => "the connection broke".into(),
             Self::Garbled => "the answer cannot be read".into(),
+            Self::TooLarge => "the answer is larger than any secret".into(),
         }
     }
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::error::{Call, Seen, failed, late};
+use crate::nodes::{Nodes, may_go_on, share};
 use crate::payload::MAX_BYTES;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
@@ -28,10 +29,10 @@ const MAX_ANSWER: usize = 6 * MAX_BYTES + 64 * 1024;
 /// How often we let a standby send us elsewhere for one call.
 const MAX_HOPS: u32 = 2;
 
-/// The way to one server. The client is made by the first call.
+/// The way to one server, or to the nodes of one cluster. The client is made by the first call.
 #[derive(Debug)]
 pub(crate) struct Http {
-    url: Url,
+    nodes: Nodes,
     namespace: Option<HeaderValue>,
     ca_file: Option<PathBuf>,
     pub(crate) timeout: Duration,
@@ -117,29 +118,46 @@ impl Reply {
 
     /// The failure that it is.
     pub(crate) fn failure(&self, ask: &Ask<'_>) -> Error {
+        let said = self.read::<Refusal>().map(|refusal| refusal.errors).unwrap_or_default();
+        failed(self.seen(), ask.call, ask.what, &said)
+    }
+
+    fn seen(&self) -> Seen {
         let refusal = self.read::<Refusal>();
-        let said = refusal.as_ref().map(|refusal| refusal.errors.clone()).unwrap_or_default();
-        let seen = Seen::Status {
+        Seen::Status {
             status: self.status,
             retry_after: self.retry_after,
             // A merge into what is not there is answered without a body.
             own: refusal.is_some() || (self.body.is_empty() && self.status == 404),
-            explained: !said.is_empty(),
-        };
-        failed(seen, ask.call, ask.what, &said)
+            explained: refusal.is_some_and(|refusal| !refusal.errors.is_empty()),
+        }
+    }
+}
+
+/// A call without an answer.
+struct Broken {
+    seen: Seen,
+    said: Vec<String>,
+}
+
+impl From<Seen> for Broken {
+    fn from(seen: Seen) -> Self {
+        Self { seen, said: Vec::new() }
     }
 }
 
 impl Http {
-    pub(crate) fn new(config: &Config, url: Url) -> Self {
+    pub(crate) fn new(config: &Config, urls: Vec<Url>) -> Self {
         let namespace = config.namespace.as_deref().map(|namespace| {
             HeaderValue::from_str(namespace).expect("a namespace has only printable characters")
         });
         let (ca_file, timeout) = (config.ca_file.clone(), config.timeout);
-        Self { url, namespace, ca_file, timeout, client: OnceCell::new() }
+        Self { nodes: Nodes::new(urls), namespace, ca_file, timeout, client: OnceCell::new() }
     }
 
-    /// Sends a request with this token, and follows a standby to the one that answers.
+    /// Sends a request with this token, and follows a standby to the one that answers. Where there
+    /// are several nodes, the next one is asked where this one cannot answer and has done nothing
+    /// that matters.
     pub(crate) async fn send(&self, ask: &Ask<'_>, token: Option<&SecretValue>) -> Result<Reply> {
         let longest = Instant::now() + self.timeout;
         let deadline = ask.deadline.map_or(longest, |deadline| deadline.min(longest));
@@ -149,49 +167,56 @@ impl Http {
         // Nothing is sent before there is a client.
         let client = timeout_at(deadline, self.client.get_or_try_init(|| self.connect()));
         let client = client.await.map_err(|_| late(ask.what))??;
-        match timeout_at(deadline, self.exchange(client, ask, token)).await {
-            Ok(reply) => reply,
-            Err(_) => Err(failed(Seen::Timeout, ask.call, ask.what, &[])),
+        let headers = self.headers(ask, token)?;
+        let mut nodes_left = self.nodes.len();
+        for (at, node) in self.nodes.in_turn() {
+            let now = Instant::now();
+            let until = now + share(deadline.saturating_duration_since(now), nodes_left, ask.call);
+            nodes_left -= 1;
+            let exchange = self.exchange(client, node, ask, &headers);
+            let answer = timeout_at(until, exchange).await;
+            let answer = answer.unwrap_or_else(|_| Err(Seen::Timeout.into()));
+            let seen = match &answer {
+                Ok(reply) if reply.is_success() => None,
+                Ok(reply) => Some(reply.seen()),
+                Err(broken) => Some(broken.seen),
+            };
+            let another = seen.is_some_and(|seen| may_go_on(seen, ask.call));
+            if another && nodes_left > 0 && Instant::now() < deadline {
+                continue;
+            }
+            if !another {
+                self.nodes.choose(at);
+            }
+            return answer.map_err(|Broken { seen, said }| failed(seen, ask.call, ask.what, &said));
         }
+        Err(late(ask.what))
     }
 
     async fn exchange(
         &self,
         client: &Client,
+        node: &Url,
         ask: &Ask<'_>,
-        token: Option<&SecretValue>,
-    ) -> Result<Reply> {
-        let mut url = self.locate(ask);
+        headers: &HeaderMap,
+    ) -> Result<Reply, Broken> {
+        let mut url = locate(node, ask);
         let mut hops = 0;
         loop {
             let request = client.request(ask.method.clone(), url.clone());
-            let mut request = request.headers(self.headers(ask, token)?);
+            let mut request = request.headers(headers.clone());
             if let Some(body) = &ask.body {
                 request = request.header(CONTENT_TYPE, body.kind).body(body.text.expose().to_vec());
             }
-            let sent = request.send().await;
-            let mut answer = sent.map_err(|error| broken(&error, ask))?;
+            let mut answer = request.send().await.map_err(|error| broken(&error))?;
             match elsewhere(&answer, &url) {
                 Some(other) if hops < MAX_HOPS => {
                     hops += 1;
                     url = other;
                 }
-                _ => return read(&mut answer, ask).await,
+                _ => return read(&mut answer).await,
             }
         }
-    }
-
-    fn locate(&self, ask: &Ask<'_>) -> Url {
-        let mut url = self.url.clone();
-        url.path_segments_mut()
-            .expect("an http address has a path")
-            .pop_if_empty()
-            .push("v1")
-            .extend(&ask.path);
-        if let Some((name, value)) = ask.query {
-            url.query_pairs_mut().append_pair(name, value);
-        }
-        url
     }
 
     fn headers(&self, ask: &Ask<'_>, token: Option<&SecretValue>) -> Result<HeaderMap> {
@@ -218,7 +243,11 @@ impl Http {
             .redirect(Policy::none())
             // The resolver retries.
             .retry(reqwest::retry::never());
-        if self.url.scheme() == "http" {
+        if self.nodes.len() > 1 {
+            // A node that takes no connection must not use up the time of all.
+            client = client.connect_timeout(share(self.timeout, self.nodes.len(), Call::Read));
+        }
+        if self.nodes.all_plain() {
             // No certificate is looked at, so none need be there.
             client = client.tls_certs_only([]);
         } else if let Some(path) = &self.ca_file {
@@ -240,6 +269,19 @@ impl Http {
     }
 }
 
+fn locate(node: &Url, ask: &Ask<'_>) -> Url {
+    let mut url = node.clone();
+    url.path_segments_mut()
+        .expect("an http address has a path")
+        .pop_if_empty()
+        .push("v1")
+        .extend(&ask.path);
+    if let Some((name, value)) = ask.query {
+        url.query_pairs_mut().append_pair(name, value);
+    }
+    url
+}
+
 /// Where a standby sends us: to the same API of another server, and never from TLS to none.
 fn elsewhere(answer: &Response, from: &Url) -> Option<Url> {
     if !matches!(answer.status().as_u16(), 307 | 308) {
@@ -250,15 +292,14 @@ fn elsewhere(answer: &Response, from: &Url) -> Option<Url> {
     (to.scheme() == from.scheme() || to.scheme() == "https").then_some(to)
 }
 
-async fn read(answer: &mut Response, ask: &Ask<'_>) -> Result<Reply> {
+async fn read(answer: &mut Response) -> Result<Reply, Broken> {
     let status = answer.status().as_u16();
     let seconds = answer.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok());
     let retry_after = seconds.and_then(|wait| wait.trim().parse().ok()).map(Duration::from_secs);
     let mut body = Zeroizing::new(Vec::new());
-    while let Some(chunk) = answer.chunk().await.map_err(|error| broken(&error, ask))? {
+    while let Some(chunk) = answer.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + chunk.len() > MAX_ANSWER {
-            let message = format!("the answer about `{}` is larger than any secret", ask.what);
-            return Err(Error::new(ErrorKind::Invalid, message));
+            return Err(Seen::TooLarge.into());
         }
         body.extend_from_slice(&chunk);
     }
@@ -267,7 +308,7 @@ async fn read(answer: &mut Response, ask: &Ask<'_>) -> Result<Reply> {
 
 /// What a broken exchange means. Of its text only the innermost is kept, which speaks of sockets
 /// and certificates.
-fn broken(error: &reqwest::Error, ask: &Ask<'_>) -> Error {
+fn broken(error: &reqwest::Error) -> Broken {
     let seen = match error {
         error if error.is_connect() => Seen::NoConnection,
         error if error.is_timeout() => Seen::Timeout,
@@ -278,7 +319,7 @@ fn broken(error: &reqwest::Error, ask: &Ask<'_>) -> Error {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    failed(seen, ask.call, ask.what, &[innermost.to_string()])
+    Broken { seen, said: vec![innermost.to_string()] }
 }
 
 /// The choice of cryptography is the process's. Where nobody has chosen, it is ring.

@@ -21,6 +21,7 @@ mod session;
 mod keeper;
 mod login;
 mod http;
+mod nodes;
 mod error;
 
 pub use client::VaultProvider;
