@@ -7,17 +7,17 @@ use reqwest::Method;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::config::{Config, Kv};
+use crate::config::{Config, Engine, Kv};
 use crate::error::{Call, Seen, about, failed};
 use crate::http::{Ask, Body, Http, Reply};
 use crate::kv::{self, About, Answer, Metadata, Stored};
-use crate::session::Session;
+use crate::session::{Session, Token};
 
 /// One mount, and who we are there.
 #[derive(Debug)]
 pub(crate) struct Api {
     pub(crate) config: Config,
-    session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
 }
 
 /// What a version is changed to.
@@ -173,11 +173,15 @@ impl Api {
     }
 
     fn in_v2(&self, room: &'static str) -> Option<&'static str> {
-        (self.config.kv == Kv::V2).then_some(room)
+        (self.config.engine == Engine::Kv && self.config.kv == Kv::V2).then_some(room)
     }
 
     /// The path of a secret in one of the rooms that KV version 2 has.
-    fn path<'a>(&'a self, room: Option<&'a str>, key: &'a SecretKey) -> Result<Vec<&'a str>> {
+    pub(crate) fn path<'a>(
+        &'a self,
+        room: Option<&'a str>,
+        key: &'a SecretKey,
+    ) -> Result<Vec<&'a str>> {
         let mut path = self.mounted(room);
         path.extend(kv::key_segments(key)?);
         Ok(path)
@@ -189,7 +193,7 @@ impl Api {
         path
     }
 
-    async fn success(&self, ask: &Ask<'_>) -> Result<Reply> {
+    pub(crate) async fn success(&self, ask: &Ask<'_>) -> Result<Reply> {
         let reply = self.call(ask).await?;
         if reply.is_success() { Ok(reply) } else { Err(reply.failure(ask)) }
     }
@@ -197,20 +201,25 @@ impl Api {
     /// One call, and another one if the token was refused and there is a better one. What is
     /// refused has not been done, so a write may be sent again too.
     async fn call(&self, ask: &Ask<'_>) -> Result<Reply> {
+        self.call_by(ask).await.map(|(reply, _)| reply)
+    }
+
+    /// The same, with the token that it was answered for.
+    pub(crate) async fn call_by(&self, ask: &Ask<'_>) -> Result<(Reply, Token)> {
         let Ask { what, deadline, .. } = *ask;
         let token = self.session.token(what, deadline).await?;
         let reply = self.session.http.send(ask, Some(&token.text)).await?;
         if reply.status != 403 {
-            return Ok(reply);
+            return Ok((reply, token));
         }
         let Some(token) = self.session.refused(&token, what, deadline).await? else {
-            return Ok(reply);
+            return Ok((reply, token));
         };
         let reply = self.session.http.send(ask, Some(&token.text)).await?;
         if reply.status == 403 {
             self.session.refused_again(&token, what).await?;
         }
-        Ok(reply)
+        Ok((reply, token))
     }
 }
 

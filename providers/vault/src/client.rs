@@ -1,7 +1,7 @@
 //! The provider: what is asked of it, put into calls of the key-value engine.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -13,16 +13,18 @@ use reqwest::Url;
 use tokio::time::Instant;
 
 use crate::api::{Api, readable};
-use crate::config::{Config, Kv};
+use crate::config::{Config, Engine, Kv};
 use crate::error::{Call, Seen, about, failed};
 use crate::kv::{self, Raw};
+use crate::leases::Leases;
 use crate::payload::{self, MAX_BYTES};
 
 /// The key of the hashes that tell values of KV version 1 apart. It is drawn once per process and
 /// never leaves it, so that a hash says nothing to anybody who tries out values.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// A [`SecretProvider`] over one mount of a key-value engine; [`Config::build`] makes one.
+/// A [`SecretProvider`] over one mount of a key-value engine, or of one that leases credentials;
+/// [`Config::build`] makes one.
 ///
 /// # Keys
 /// The path of a secret in the mount, without slashes at its ends.
@@ -40,23 +42,32 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Of KV version 2: the number and the time of the current version, from the metadata. KV version
 /// 1 has none, since nothing but the value tells a change.
 ///
+/// # Leases
+/// A key is the path that is read to get one, and the value is the JSON object of the credential.
+/// The version is the last part of the lease's id. One lease of each key is current, whoever asks;
+/// [`changes`](SecretProvider::changes) tells when it has a successor, and an answer carries when
+/// it ends. [`release`](SecretProvider::release) revokes all of them.
+///
 /// # Writing
 /// KV version 2 alone. A version is added only if the one that we have looked at is still the
 /// newest, and is current at once; an older one cannot be promoted.
 #[derive(Debug)]
 pub struct VaultProvider {
     descriptor: Descriptor,
-    pub(crate) api: Api,
+    pub(crate) api: Arc<Api>,
+    /// Where the engine is one of leases.
+    leases: Option<Arc<Leases>>,
 }
 
 impl VaultProvider {
     /// There is at least one address.
     pub(crate) fn new(config: Config, urls: Vec<Url>) -> Self {
-        let v2 = config.kv == Kv::V2;
+        let leased = config.engine == Engine::Leases;
+        let v2 = !leased && config.kv == Kv::V2;
         let capabilities = Capabilities {
             versions: v2,
-            stamps: v2,
-            push: false,
+            stamps: v2 || leased,
+            push: leased,
             snapshots: false,
             binary: false,
             max_value: u64::try_from(MAX_BYTES).ok(),
@@ -67,7 +78,10 @@ impl VaultProvider {
         let uri = format!("{base}/v1/{namespace}{}", config.mount);
         // One secret a call, no quota that we know of, and for nothing.
         let descriptor = Descriptor::new("vault", uri, capabilities);
-        Self { descriptor, api: Api::new(config, urls) }
+        let overlap = config.lease_overlap;
+        let api = Arc::new(Api::new(config, urls));
+        let leases = leased.then(|| Leases::new(Arc::clone(&api), overlap));
+        Self { descriptor, api, leases }
     }
 
     async fn fetch_v1(&self, request: &FetchRequest) -> Result<Fetched> {
@@ -143,9 +157,10 @@ impl SecretProvider for VaultProvider {
     }
 
     async fn fetch(&self, request: &FetchRequest) -> Result<Fetched> {
-        match self.api.config.kv {
-            Kv::V1 => self.fetch_v1(request).await,
-            Kv::V2 => self.fetch_v2(request).await,
+        match (&self.leases, self.api.config.kv) {
+            (Some(leases), _) => leases.fetch(request).await,
+            (None, Kv::V1) => self.fetch_v1(request).await,
+            (None, Kv::V2) => self.fetch_v2(request).await,
         }
     }
 
@@ -156,6 +171,10 @@ impl SecretProvider for VaultProvider {
     }
 
     async fn stamps(&self, keys: &[SecretKey]) -> Vec<Result<Stamp>> {
+        if let Some(leases) = &self.leases {
+            let answers: Vec<_> = keys.iter().map(|key| leases.stamp(key).boxed()).collect();
+            return stream::iter(answers).buffered(self.concurrency()).collect().await;
+        }
         if self.api.config.kv == Kv::V1 {
             let message = "KV version 1 says nothing of a secret but its value";
             let none = Error::new(ErrorKind::Unsupported, message);
@@ -165,16 +184,24 @@ impl SecretProvider for VaultProvider {
         stream::iter(answers).buffered(self.concurrency()).collect().await
     }
 
+    /// Of leases alone: what has a successor is told by us, since the server tells of nothing.
     fn changes(&self) -> Option<ChangeStream> {
-        None
+        self.leases.as_ref().map(|leases| leases.changes())
     }
 
     fn writer(&self) -> Option<&dyn SecretWriter> {
-        (self.api.config.kv == Kv::V2).then_some(self)
+        (self.leases.is_none() && self.api.config.kv == Kv::V2).then_some(self)
     }
 
+    /// Which leases could be had, no two engines say in the same way, so nothing is listed of them.
     fn lister(&self) -> Option<&dyn SecretLister> {
-        Some(self)
+        self.leases.is_none().then_some(self)
+    }
+
+    async fn release(&self, deadline: Instant) {
+        if let Some(leases) = &self.leases {
+            leases.release(deadline).await;
+        }
     }
 }
 

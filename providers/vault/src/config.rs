@@ -35,10 +35,13 @@ pub struct Config {
     /// The namespace of mount and login; the root namespace if absent.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// Where the key-value engine is mounted (`"secret"`).
-    #[serde(default = "default_mount")]
+    /// What kind of engine it is (`"kv"`).
+    #[serde(default)]
+    pub engine: Engine,
+    /// Where the engine is mounted (`"secret"`; of leases, `"database"`).
+    #[serde(default)]
     pub mount: String,
-    /// Which version the engine has (2).
+    /// Which version the key-value engine has (2).
     #[serde(default)]
     pub kv: Kv,
     /// A secret with no other entry than this one is that entry's text and not JSON (`"value"`).
@@ -48,6 +51,13 @@ pub struct Config {
     /// How long one call may take where the caller sets no deadline (`"10s"`).
     #[serde(default = "default_timeout", deserialize_with = "oneiric_core::settings::duration")]
     pub timeout: Duration,
+    /// How long a lease that has a successor is kept for those who still use it (`"10m"`). Then it
+    /// is revoked.
+    #[serde(
+        default = "default_lease_overlap",
+        deserialize_with = "oneiric_core::settings::duration"
+    )]
+    pub lease_overlap: Duration,
     /// How many calls may run at once for one sweep or one set of secrets (8).
     #[serde(default = "default_concurrency")]
     pub concurrency: NonZeroU32,
@@ -130,6 +140,18 @@ pub struct Jwt {
     pub jwt_file: PathBuf,
 }
 
+/// What kind of engine is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Secrets that somebody has written.
+    #[default]
+    Kv,
+    /// Credentials that are made for whoever reads, for a time: `database`, `rabbitmq` and the
+    /// like.
+    Leases,
+}
+
 /// The version of a key-value engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kv {
@@ -148,6 +170,16 @@ impl<'de> Deserialize<'de> for Kv {
             other => {
                 Err(serde::de::Error::custom(format!("`kv` is {other}, and there are 1 and 2")))
             }
+        }
+    }
+}
+
+impl Engine {
+    /// Where it is mounted if nobody says otherwise.
+    fn usual_mount(self) -> &'static str {
+        match self {
+            Self::Kv => "secret",
+            Self::Leases => "database",
         }
     }
 }
@@ -199,10 +231,12 @@ impl Config {
             address: address.into(),
             addresses: Vec::new(),
             namespace: None,
-            mount: default_mount(),
+            engine: Engine::default(),
+            mount: String::new(),
             kv: Kv::default(),
             value_key: default_value_key(),
             timeout: default_timeout(),
+            lease_overlap: default_lease_overlap(),
             concurrency: default_concurrency(),
             ca_file: None,
             auth: Auth::default(),
@@ -214,7 +248,10 @@ impl Config {
     ///
     /// # Errors
     /// `Invalid` if a setting makes no sense.
-    pub fn build(self) -> Result<VaultProvider> {
+    pub fn build(mut self) -> Result<VaultProvider> {
+        if self.mount.is_empty() {
+            self.mount = self.engine.usual_mount().into();
+        }
         let urls = match (self.address.as_str(), &self.addresses[..]) {
             ("", []) => return Err(invalid("`address`, or `addresses` of a cluster, is missing")),
             (one, []) => vec![address("address", one)?],
@@ -294,8 +331,8 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
-fn default_mount() -> String {
-    "secret".into()
+fn default_lease_overlap() -> Duration {
+    Duration::from_secs(600)
 }
 
 fn default_value_key() -> String {
@@ -328,6 +365,8 @@ fn default_jwt() -> String {
 
 #[cfg(test)]
 mod tests {
+    use oneiric_core::SecretProvider;
+
     use super::*;
 
     #[test]
@@ -341,17 +380,26 @@ mod tests {
         config.build().unwrap();
         let text = "address = 'http://[::1]:8200/base'\nauth.token = 'canary-7f3a'";
         let config: Config = toml::from_str(text).unwrap();
-        assert_eq!((config.kv, config.mount.as_str()), (Kv::V2, "secret"));
+        assert_eq!((config.kv, config.engine), (Kv::V2, Engine::Kv));
         assert!(!format!("{config:?}").contains("canary"));
         config.build().unwrap();
         let text = "address = 'https://v'\n[auth.kubernetes]\nrole = 'r'";
-        toml::from_str::<Config>(text).unwrap().build().unwrap();
+        let provider = toml::from_str::<Config>(text).unwrap().build().unwrap();
+        assert_eq!(provider.descriptor().uri, "https://v/v1/secret");
+        let text = "addresses = ['https://a', 'https://b']\nengine = 'leases'\n\
+                    lease_overlap = '2m'\nauth.token = 't'";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.lease_overlap, Duration::from_secs(120));
+        let provider = config.build().unwrap();
+        assert_eq!(provider.descriptor().uri, "https://a/v1/database");
+        assert!(provider.descriptor().capabilities.push);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (section, part) in [
             ("address = 'https://v'", "missing field `auth`"),
+            ("address = 'https://v'\nengine = 'pki'\nauth.token = 't'", "unknown variant"),
             ("address = 'https://v'\nkv = 3\nauth.token = 't'", "there are 1 and 2"),
             ("address = 'https://v'\npath = 'x'\nauth.token = 't'", "unknown field `path`"),
             ("address = 'https://v'\n[auth.jwt]\nrole = 'r'", "missing field `jwt_file`"),

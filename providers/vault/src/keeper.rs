@@ -71,7 +71,10 @@ async fn learn(session: &Weak<Session>, token: &Token, mut life: Life) -> Option
             Life::Unknown => {}
         }
         match session.upgrade()?.look_up(token).await {
-            Ok(known) => life = known,
+            Ok(known) => {
+                session.upgrade()?.prolong(token, known);
+                life = known;
+            }
             // Who may not ask does not learn it, and a token that is not known has no life.
             Err(error) if !passes(&error) => return None,
             Err(_) => sleep(pause(MAX_PAUSE * 10, fastrand::f64())).await,

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use oneiric_core::{Error, ErrorKind, Result, SecretValue};
 use serde::Deserialize;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) http: Http,
     pub(crate) auth: Auth,
     state: Mutex<State>,
+    /// The number of the token in use, for those who hold something that ends with theirs.
+    logins: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -51,6 +54,22 @@ struct Held {
 pub(crate) struct Token {
     pub(crate) text: SecretValue,
     pub(crate) generation: u64,
+    /// What is known of its life by now, by whoever holds it.
+    life: Arc<Mutex<Life>>,
+}
+
+impl Token {
+    fn new(text: SecretValue, generation: u64, life: Life) -> Self {
+        Self { text, generation, life: Arc::new(Mutex::new(life)) }
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, life: Life) {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
+    }
 }
 
 /// A token as it was got.
@@ -133,7 +152,7 @@ impl Drop for Session {
 
 impl Session {
     pub(crate) fn new(http: Http, auth: Auth) -> Self {
-        Self { http, auth, state: Mutex::default() }
+        Self { http, auth, state: Mutex::default(), logins: watch::Sender::new(0) }
     }
 
     /// A token that has not ended, as far as we know.
@@ -266,7 +285,7 @@ impl Session {
         state.flight = None;
         let Grant { text, life, file } = grant?;
         state.generation += 1;
-        let token = Token { text, generation: state.generation };
+        let token = Token::new(text, state.generation, life);
         state.held = Some(Held { token: token.clone(), expires: life.expires(), file });
         if let Some(keeper) = state.keeper.take() {
             keeper.abort();
@@ -275,11 +294,23 @@ impl Session {
             let keeper = keeper::keep(Arc::downgrade(self), token.clone(), life);
             state.keeper = Some(tokio::spawn(keeper).abort_handle());
         }
+        self.logins.send_replace(token.generation);
         Ok(token)
     }
 
-    /// Notes that the token lives longer now.
+    /// Tells of every token that takes the place of another.
+    pub(crate) fn logins(&self) -> watch::Receiver<u64> {
+        self.logins.subscribe()
+    }
+
+    /// Whether nobody keeps this token alive any more, since there is another one.
+    pub(crate) fn has_replaced(&self, token: &Token) -> bool {
+        *self.logins.borrow() != token.generation
+    }
+
+    /// Notes how long the token lives by now.
     pub(crate) fn prolong(&self, token: &Token, life: Life) {
+        token.learn(life);
         if let Some(held) = &mut self.state().held
             && held.token.generation == token.generation
         {

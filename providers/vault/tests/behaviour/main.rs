@@ -7,6 +7,7 @@ mod support;
 
 mod errors;
 mod identity;
+mod leases;
 mod logins;
 mod reads;
 mod writing;

@@ -1,0 +1,420 @@
+//! Credentials that are ours for a time: taken when they are asked for, renewed while they are in
+//! use, replaced before they end, kept for a while for those who still use the old one, and given
+//! back in the end.
+
+mod calls;
+mod keeper;
+mod lease;
+mod term;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Shared};
+use futures_util::{FutureExt, StreamExt, stream};
+use oneiric_core::{
+    Change, ChangeStream, Error, ErrorKind, FetchRequest, Fetched, Result, SecretKey, Stamp,
+};
+use tokio::sync::broadcast;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::api::Api;
+use crate::error::{about, late};
+use calls::{Issued, Word, say_left};
+use lease::{Fixed, Lease, Stage};
+
+/// How many changes a slow listener may be behind before it is told to look at everything.
+const CHANGES: usize = 256;
+/// A static role that is to be changed this soon is read again after it.
+const NEAR: Duration = Duration::from_secs(1);
+/// How often it is, before what there is has to do.
+const NEAR_READS: u32 = 2;
+
+/// The leases of one engine.
+pub(crate) struct Leases {
+    api: Arc<Api>,
+    /// How long a lease that has a successor is kept.
+    overlap: Duration,
+    changes: broadcast::Sender<Change>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<SecretKey, Slot>,
+    /// What keeps the leases; it ends with us.
+    keepers: JoinSet<()>,
+    released: bool,
+}
+
+/// What there is of one key.
+#[derive(Default)]
+struct Slot {
+    held: Option<Held>,
+    /// Those that have a successor and are still alive.
+    old: Vec<Arc<Lease>>,
+    /// Whoever needs a new one while it is being taken waits for that one.
+    flight: Option<Flight>,
+    follower: Option<AbortHandle>,
+}
+
+/// What a read is answered with.
+#[derive(Debug, Clone)]
+enum Held {
+    Lease(Arc<Lease>),
+    Fixed(Arc<Fixed>),
+}
+
+type Flight = Shared<BoxFuture<'static, Result<Held>>>;
+
+impl Held {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Lease(one), Self::Lease(other)) => Arc::ptr_eq(one, other),
+            (Self::Fixed(one), Self::Fixed(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
+    /// Whether it can be given without asking the server for another one.
+    fn serves(&self) -> bool {
+        match self {
+            Self::Lease(lease) => lease.serves(),
+            // Reading it takes nothing.
+            Self::Fixed(_) => false,
+        }
+    }
+
+    fn give(&self, known: Option<&Stamp>) -> Option<Fetched> {
+        match self {
+            Self::Lease(lease) => lease.give(known),
+            Self::Fixed(fixed) => fixed.give(known),
+        }
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slots = self.state();
+        let held: Vec<_> = slots.slots.values().filter_map(|slot| slot.held.as_ref()).collect();
+        f.debug_struct("Leases")
+            .field("api", &self.api)
+            .field("held", &held)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Leases {
+    pub(crate) fn new(api: Arc<Api>, overlap: Duration) -> Arc<Self> {
+        let (changes, state) = (broadcast::Sender::new(CHANGES), Mutex::default());
+        Arc::new(Self { api, overlap, changes, state })
+    }
+
+    /// The current credential. A lease that was given before is looked up first, since whoever
+    /// asks wants to know whether it is still good; one that has never been given is a new one.
+    pub(crate) async fn fetch(self: &Arc<Self>, request: &FetchRequest) -> Result<Fetched> {
+        let FetchRequest { key, version, if_none_match, deadline, .. } = request;
+        let what = self.api.name(key);
+        if version.is_some() {
+            let message = format!("`{what}` cannot be pinned: a lease is had once");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(late(&what));
+        }
+        let held = match self.held(key) {
+            Some(held) if !self.is_good(&held, *deadline).await? => {
+                self.take(key, Some(&held), *deadline).await?
+            }
+            Some(held) => held,
+            None => self.take(key, None, *deadline).await?,
+        };
+        held.give(if_none_match.as_ref())
+            .ok_or_else(|| Error::new(ErrorKind::NotModified, format!("`{what}` has not changed")))
+    }
+
+    /// Whether what is held is good, by the server's word.
+    async fn is_good(&self, held: &Held, deadline: Option<Instant>) -> Result<bool> {
+        let Held::Lease(lease) = held else { return Ok(false) };
+        if !lease.serves() {
+            return Ok(false);
+        }
+        if !lease.state().given {
+            return Ok(true);
+        }
+        Ok(self.ask(lease, deadline).await? == Word::Lives && lease.serves())
+    }
+
+    async fn ask(&self, lease: &Lease, deadline: Option<Instant>) -> Result<Word> {
+        let what = self.api.name(&lease.key);
+        let word = self.api.look_up(&lease.id, &what, deadline).await?;
+        if word == Word::Gone {
+            let (key, version) = (&lease.key, lease.version());
+            tracing::warn!(%key, %version, "the server knows a lease of ours no more");
+            lease.lose();
+        }
+        Ok(word)
+    }
+
+    /// Whether the lease that is held is still there. It takes none.
+    pub(crate) async fn stamp(&self, key: &SecretKey) -> Result<Stamp> {
+        match self.held(key) {
+            None => {
+                let message = format!("no lease of `{}` is held", self.api.name(key));
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+            Some(Held::Fixed(fixed)) => Ok(fixed.stamp()),
+            Some(Held::Lease(lease)) => match self.ask(&lease, None).await? {
+                Word::Lives => Ok(lease.stamp()),
+                Word::Gone => Ok(format!("{}, gone", lease.version()).into()),
+            },
+        }
+    }
+
+    /// A new subscription to what becomes of the leases.
+    pub(crate) fn changes(&self) -> ChangeStream {
+        let listener = self.changes.subscribe();
+        let told = stream::unfold(listener, |mut listener| async move {
+            match listener.recv().await {
+                Ok(change) => Some((change, listener)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Change::Anything, listener)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        told.boxed()
+    }
+
+    /// Whether somebody listens, who will read what is new.
+    fn is_watched(&self) -> bool {
+        self.changes.receiver_count() > 0
+    }
+
+    fn held(&self, key: &SecretKey) -> Option<Held> {
+        self.state().slots.get(key)?.held.clone()
+    }
+
+    /// What takes the place of `refused`, or of nothing. Taking it belongs to a task of its own, so
+    /// that no lease is lost with whoever gives up waiting.
+    async fn take(
+        self: &Arc<Self>,
+        key: &SecretKey,
+        refused: Option<&Held>,
+        deadline: Option<Instant>,
+    ) -> Result<Held> {
+        let what = || self.api.name(key);
+        let flight = {
+            let mut state = self.state();
+            if state.released {
+                let message = format!("`{}` was given back, with all that is leased", what());
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            let slot = state.slots.entry(key.clone()).or_default();
+            if let Some(held) = &slot.held
+                && held.serves()
+                && refused.is_none_or(|refused| !refused.is(held))
+            {
+                return Ok(held.clone());
+            }
+            match &slot.flight {
+                Some(flight) if flight.peek().is_none() => flight.clone(),
+                _ => {
+                    let flight = depart(Arc::downgrade(self), Arc::clone(&self.api), key.clone());
+                    slot.flight = Some(flight.clone());
+                    flight
+                }
+            }
+        };
+        match deadline {
+            None => flight.await,
+            Some(deadline) => timeout_at(deadline, flight).await.map_err(|_| late(&what()))?,
+        }
+    }
+
+    /// Puts a new credential in place. `None` if nobody wants any more.
+    fn install(self: &Arc<Self>, key: &SecretKey, new: Held) -> Option<Held> {
+        let mut state = self.state();
+        let State { slots, keepers, released } = &mut *state;
+        if *released {
+            return None;
+        }
+        while keepers.try_join_next().is_some() {}
+        let slot = slots.entry(key.clone()).or_default();
+        slot.flight = None;
+        let news = match (&slot.held, &new) {
+            (Some(Held::Fixed(old)), Held::Fixed(new)) if old.rotated == new.rotated => {
+                return slot.held.clone();
+            }
+            (old, _) => old.is_some(),
+        };
+        let keeper = match &new {
+            Held::Lease(lease) => {
+                keepers.spawn(keeper::keep(Arc::downgrade(self), Arc::clone(lease)))
+            }
+            Held::Fixed(fixed) => {
+                let (leases, fixed) = (Arc::downgrade(self), Arc::clone(fixed));
+                keepers.spawn(keeper::follow(leases, key.clone(), fixed))
+            }
+        };
+        // A lease's keeper sees it through; that of a static role is done with its last credential.
+        let follower = matches!(new, Held::Fixed(_)).then_some(keeper);
+        if let Some(done) = std::mem::replace(&mut slot.follower, follower) {
+            done.abort();
+        }
+        let version = match &new {
+            Held::Lease(lease) => lease.version(),
+            Held::Fixed(fixed) => fixed.version(),
+        };
+        if let Some(Held::Lease(old)) = slot.held.replace(new.clone()) {
+            let ended = old.has_ended();
+            let until = Instant::now() + self.overlap;
+            let stage = if ended { Stage::Released } else { Stage::Superseded { until } };
+            old.state().stage = stage;
+            old.wake.notify_one();
+            if !ended {
+                slot.old.push(old);
+            }
+        }
+        drop(state);
+        tracing::debug!(%key, %version, "a credential was leased");
+        if news {
+            let change = Change::Secret { key: key.clone(), version: Some(version) };
+            // Nobody listening is fine.
+            let _ = self.changes.send(change);
+        }
+        Some(new)
+    }
+
+    /// Notes that no credential could be had.
+    fn fail(&self, key: &SecretKey) {
+        self.change(key, |slot| slot.flight = None);
+    }
+
+    /// Lets go of a lease that has ended.
+    fn forget(&self, lease: &Arc<Lease>) {
+        self.change(&lease.key, |slot| {
+            slot.old.retain(|old| !Arc::ptr_eq(old, lease));
+            if matches!(&slot.held, Some(Held::Lease(held)) if Arc::ptr_eq(held, lease)) {
+                slot.held = None;
+            }
+        });
+    }
+
+    /// Changes what there is of a key, and forgets it if that is nothing.
+    fn change(&self, key: &SecretKey, change: impl FnOnce(&mut Slot)) {
+        let mut state = self.state();
+        let Some(slot) = state.slots.get_mut(key) else { return };
+        change(slot);
+        if slot.held.is_none() && slot.old.is_empty() && slot.flight.is_none() {
+            state.slots.remove(key);
+        }
+    }
+
+    /// Revokes every lease, and takes no more.
+    pub(crate) async fn release(&self, deadline: Instant) {
+        let (slots, mut keepers) = {
+            let mut state = self.state();
+            state.released = true;
+            (std::mem::take(&mut state.slots), std::mem::take(&mut state.keepers))
+        };
+        keepers.abort_all();
+        let (mut leases, mut flights) = (Vec::new(), Vec::new());
+        for slot in slots.into_values() {
+            leases.extend(slot.old);
+            if let Some(Held::Lease(lease)) = slot.held {
+                leases.push(lease);
+            }
+            flights.extend(slot.flight);
+        }
+        leases.retain(|lease| !lease.has_ended());
+        let number = leases.len();
+        let at_once = usize::try_from(self.api.config.concurrency.get()).unwrap_or(usize::MAX);
+        let all = async {
+            // What is just being taken is revoked by whoever takes it.
+            futures_util::future::join_all(flights).await;
+            let each = leases.iter().map(|lease| {
+                lease.state().stage = Stage::Released;
+                self.api.revoke(&lease.id).boxed()
+            });
+            stream::iter(each.collect::<Vec<_>>())
+                .buffer_unordered(at_once)
+                .collect::<Vec<_>>()
+                .await
+        };
+        let Ok(answers) = timeout_at(deadline, all).await else {
+            tracing::warn!(leases = number, "not all leases were revoked in time");
+            return;
+        };
+        let mut failed: Vec<Error> = answers.into_iter().filter_map(Result::err).collect();
+        let denied = failed.iter().any(|error| error.kind() == ErrorKind::Denied);
+        // A token that is ours alone can always be ended, and takes its leases along.
+        if denied && self.api.session.logs_in() {
+            let given_up = timeout_at(deadline, self.api.give_up_token()).await;
+            if let Ok(Ok(())) = given_up {
+                failed.retain(|error| error.kind() != ErrorKind::Denied);
+            }
+        }
+        failed.iter().for_each(say_left);
+        tracing::info!(leases = number, failed = failed.len(), "leases were given back");
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here is left half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a credential in a task of its own.
+fn depart(leases: Weak<Leases>, api: Arc<Api>, key: SecretKey) -> Flight {
+    let task = tokio::spawn(async move {
+        let issued = issue(&api, &key).await;
+        let leases = leases.upgrade();
+        match (issued, leases) {
+            (Ok(held), Some(leases)) => match leases.install(&key, held.clone()) {
+                Some(held) => Ok(held),
+                None => give_back(&api, &key, &held).await,
+            },
+            (Ok(held), None) => give_back(&api, &key, &held).await,
+            (Err(error), leases) => {
+                if let Some(leases) = leases {
+                    leases.fail(&key);
+                }
+                Err(error)
+            }
+        }
+    });
+    let landed = task.map(|landed| {
+        landed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Bug, "a lease ended in a panic")))
+    });
+    landed.boxed().shared()
+}
+
+async fn issue(api: &Api, key: &SecretKey) -> Result<Held> {
+    let mut reads = 0;
+    loop {
+        let asked = Instant::now();
+        match api.issue(key).await? {
+            Issued::Lease { id, value, token, term } => {
+                return Ok(Held::Lease(Lease::new(key.clone(), id, value, token, term)));
+            }
+            Issued::Fixed { left, .. } if left <= NEAR && reads < NEAR_READS => {
+                reads += 1;
+                sleep(left + NEAR).await;
+            }
+            Issued::Fixed { value, rotated, left } => {
+                let boundary = asked + left;
+                return Ok(Held::Fixed(Arc::new(Fixed { value, rotated, boundary })));
+            }
+        }
+    }
+}
+
+/// Revokes what nobody wants any more.
+async fn give_back(api: &Api, key: &SecretKey, held: &Held) -> Result<Held> {
+    if let Held::Lease(lease) = held {
+        api.revoke(&lease.id).await.unwrap_or_else(|error| say_left(&error));
+    }
+    Err(about(ErrorKind::Unavailable, &api.name(key)))
+}

@@ -1,0 +1,184 @@
+//! The calls about leases.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use oneiric_core::{Error, ErrorKind, Result, SecretKey, SecretValue};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::term::Term;
+use crate::api::Api;
+use crate::error::{Call, Seen, about, failed};
+use crate::http::{Ask, Body};
+use crate::payload;
+use crate::session::Token;
+
+/// What a read of the engine has brought.
+pub(super) enum Issued {
+    /// A credential of our own, for a time.
+    Lease { id: String, value: SecretValue, token: Token, term: Term },
+    /// The one credential of a static role, until the server changes it.
+    Fixed { value: SecretValue, rotated: String, left: Duration },
+}
+
+/// What the server says of a lease that we hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    Lives,
+    /// It knows none of that id: it has ended, or was revoked.
+    Gone,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(default)]
+    lease_id: String,
+    #[serde(default)]
+    lease_duration: u64,
+    #[serde(default)]
+    renewable: bool,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// What tells of a static role and changes with every read, or is no part of the credential.
+const OF_THE_ROLE: [&str; 5] =
+    ["ttl", "last_vault_rotation", "rotation_period", "rotation_schedule", "rotation_window"];
+
+impl Api {
+    /// Reads a path of the engine, which makes a lease of most. A reply that is lost leaves one
+    /// behind that nobody knows; it ends by itself.
+    pub(super) async fn issue(&self, key: &SecretKey) -> Result<Issued> {
+        let what = self.name(key);
+        let ask = Ask::get(self.path(None, key)?, &what, None);
+        let since = Instant::now();
+        let (reply, token) = self.call_by(&ask).await?;
+        if !reply.is_success() {
+            return Err(reply.failure(&ask));
+        }
+        let garbled = || failed(Seen::Garbled, Call::Read, &what, &[]);
+        let answer: Answer<'_> = reply.read().ok_or_else(garbled)?;
+        let data = answer.data.ok_or_else(garbled)?;
+        if answer.lease_id.is_empty() {
+            return fixed(data, &self.config.value_key, &what);
+        }
+        let id = answer.lease_id;
+        let value = payload::value(data, &self.config.value_key, &what);
+        match (value, Term::new(since, answer.lease_duration, answer.renewable)) {
+            (Ok(value), Some(term)) => Ok(Issued::Lease { id, value, token, term }),
+            (refused, _) => {
+                self.revoke(&id).await.unwrap_or_else(|error| say_left(&error));
+                refused?;
+                let message = format!("the lease of `{what}` ends before it begins");
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+        }
+    }
+
+    /// Has a lease live so long again; answers with how long that is.
+    pub(super) async fn renew(&self, id: &str, term: Duration, what: &str) -> Result<u64> {
+        let body = serde_json::json!({ "lease_id": id, "increment": term.as_secs() });
+        let path = vec!["sys", "leases", "renew"];
+        let ask = Ask::post(path, Body::json(&body), Call::Read, what);
+        let reply = self.success(&ask).await?;
+        let answer = reply.read::<Answer<'_>>();
+        answer
+            .map(|answer| answer.lease_duration)
+            .ok_or_else(|| failed(Seen::Garbled, Call::Read, what, &[]))
+    }
+
+    /// Asks whether a lease is still there.
+    pub(super) async fn look_up(
+        &self,
+        id: &str,
+        what: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Word> {
+        let body = Body::json(&serde_json::json!({ "lease_id": id }));
+        let mut ask = Ask::post(vec!["sys", "leases", "lookup"], body, Call::Read, what);
+        ask.deadline = deadline;
+        match self.success(&ask).await {
+            Ok(_) => Ok(Word::Lives),
+            // That is what the server says of a lease that it does not know.
+            Err(error) if error.kind() == ErrorKind::Invalid => Ok(Word::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends a lease, and what it is of. That there is none any more is a success.
+    pub(super) async fn revoke(&self, id: &str) -> Result<()> {
+        let body = Body::json(&serde_json::json!({ "lease_id": id, "sync": true }));
+        let path = vec!["sys", "leases", "revoke"];
+        let ask = Ask::post(path, body, Call::Read, "a lease of ours");
+        self.success(&ask).await.map(drop)
+    }
+
+    /// Ends our own token, which takes its leases along.
+    pub(super) async fn give_up_token(&self) -> Result<()> {
+        let path = vec!["auth", "token", "revoke-self"];
+        let body = Body::json(&serde_json::json!({}));
+        let ask = Ask::post(path, body, Call::Read, "our own token");
+        self.success(&ask).await.map(drop)
+    }
+}
+
+pub(super) fn say_left(error: &Error) {
+    let error = error.chain();
+    tracing::warn!(error, "a lease cannot be revoked; it is left to end by itself");
+}
+
+/// The credential of a static role, without what changes although it does not.
+fn fixed(data: &RawValue, value_key: &str, what: &str) -> Result<Issued> {
+    #[derive(Deserialize)]
+    struct Role {
+        ttl: u64,
+        last_vault_rotation: String,
+    }
+    let role: Role = serde_json::from_str(data.get()).map_err(|_| {
+        let message = format!("`{what}` was answered without a lease, so it is none to be had");
+        Error::new(ErrorKind::Invalid, message)
+    })?;
+    let mut entries: BTreeMap<&str, &RawValue> =
+        serde_json::from_str(data.get()).map_err(|_| about(ErrorKind::Invalid, what))?;
+    entries.retain(|name, _| !OF_THE_ROLE.contains(name));
+    let object = serde_json::value::to_raw_value(&entries).expect("it was JSON before");
+    let value = payload::value(&object, value_key, what)?;
+    let left = Duration::from_secs(role.ttl.min(10 * 365 * 86_400));
+    Ok(Issued::Fixed { value, rotated: role.last_vault_rotation, left })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_static_role_is_its_credential_and_not_the_time() {
+        let read = |ttl: u64| {
+            let text = format!(
+                r#"{{"last_vault_rotation":"2026-01-01T00:00:00Z","password":"p","rotation_period":60,"ttl":{ttl},"username":"u"}}"#
+            );
+            let data: Box<RawValue> = serde_json::from_str(&text).unwrap();
+            match fixed(&data, "value", "db/static-creds/a").unwrap() {
+                Issued::Fixed { value, rotated, left } => {
+                    (value.expose_str().unwrap().to_owned(), rotated, left)
+                }
+                Issued::Lease { .. } => panic!("there is no lease"),
+            }
+        };
+        let (value, rotated, left) = read(7);
+        assert_eq!(value, r#"{"password":"p","username":"u"}"#);
+        assert_eq!(rotated, "2026-01-01T00:00:00Z");
+        assert_eq!(left, Duration::from_secs(7));
+        assert_eq!(read(0).0, value);
+    }
+
+    #[test]
+    fn what_is_neither_is_refused_and_not_quoted() {
+        let data: Box<RawValue> = serde_json::from_str(r#"{"password":"canary"}"#).unwrap();
+        let error = fixed(&data, "value", "s").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(!error.chain().contains("canary"));
+    }
+}

@@ -1,0 +1,332 @@
+//! Leases of a real database engine: taken once, renewed, replaced before they end, and given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use oneiric_core::{Change, ErrorKind, FetchRequest, Fetched, SecretProvider, Stamp};
+use oneiric_provider_vault::{Config, Engine, VaultProvider};
+use oneiric_testkit::live::{OpenBao, Postgres};
+use reqwest::Method;
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::gate::{Gate, Mode};
+use crate::support::{Admin, openbao, with_token};
+use crate::{key, refused};
+
+/// The servers, and what was read of them.
+struct Engines {
+    bao: OpenBao,
+    postgres: Postgres,
+    admin: Admin,
+}
+
+const MAKE: &str =
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+
+impl Engines {
+    async fn start(suite: &str) -> Option<Self> {
+        let bao = openbao(suite)?;
+        let postgres = match tokio::task::spawn_blocking(Postgres::start).await.unwrap() {
+            Ok(postgres) => postgres,
+            Err(why) => {
+                oneiric_testkit::live::require(suite, &why);
+                return None;
+            }
+        };
+        let admin = Admin::new(&bao);
+        admin.post("sys/mounts/database", json!({ "type": "database" })).await;
+        let url = format!(
+            "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",
+            postgres.port()
+        );
+        let connection = json!({
+            "plugin_name": "postgresql-database-plugin", "allowed_roles": "*",
+            "connection_url": url, "username": "admin", "password": postgres.admin_password(),
+        });
+        admin.post("database/config/pg", connection).await;
+        Some(Self { bao, postgres, admin })
+    }
+
+    async fn role(&self, name: &str, ttl: &str, max_ttl: &str) {
+        let role = json!({
+            "db_name": "pg", "creation_statements": [MAKE],
+            "default_ttl": ttl, "max_ttl": max_ttl,
+        });
+        self.admin.post(&format!("database/roles/{name}"), role).await;
+    }
+
+    /// The roles of leases that the database has.
+    fn users(&self) -> Vec<String> {
+        let rows = self.postgres.psql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'v-%'");
+        rows.unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The leases of a role that the server has.
+    async fn leases(&self, role: &str) -> Vec<String> {
+        let path = format!("sys/leases/lookup/database/creds/{role}");
+        let method = Method::from_bytes(b"LIST").unwrap();
+        let (_, answer) = self.admin.send(method, &path, json!({})).await;
+        let keys = answer["data"]["keys"].as_array().cloned().unwrap_or_default();
+        keys.iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn leased(address: &str, token: &str) -> Config {
+    let mut config = with_token(address, token);
+    config.engine = Engine::Leases;
+    config
+}
+
+async fn fetched(provider: &VaultProvider, name: &str) -> Fetched {
+    let fetched = provider.fetch(&FetchRequest::new(key(name))).await;
+    fetched.unwrap_or_else(|error| panic!("{name}: {}", error.chain()))
+}
+
+fn id(fetched: &Fetched) -> String {
+    fetched.version.id().into_owned()
+}
+
+fn user(fetched: &Fetched) -> String {
+    let json: serde_json::Value = serde_json::from_slice(fetched.value.expose()).unwrap();
+    json["username"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lease_is_taken_for_all_and_given_back() {
+    let Some(engines) = Engines::start("vault-leases").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let provider = leased(&engines.bao.address(), engines.bao.root_token()).build().unwrap();
+    assert_eq!(
+        provider.stamps(&[key("creds/app")]).await[0].as_ref().unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "a look takes no lease"
+    );
+    let all = join_all((0..30).map(|_| fetched(&provider, "creds/app"))).await;
+    assert_eq!(engines.leases("app").await, [id(&all[0])]);
+    assert_eq!(engines.users(), [user(&all[0])]);
+    assert!(all.iter().all(|of| of.version == all[0].version));
+    let left = all[0].expires_at.unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    assert!(left > Duration::from_secs(3590) && left <= Duration::from_secs(3600), "{left:?}");
+    let stamp = provider.stamps(&[key("creds/app")]).await.pop().unwrap().unwrap();
+    assert_eq!(all[0].stamp.as_ref(), Some(&stamp));
+    let pinned = FetchRequest::new(key("creds/app")).at_version(id(&all[0]));
+    assert_eq!(provider.fetch(&pinned).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(refused(&provider, "creds/nobody").await, ErrorKind::Invalid);
+    // What comes without a lease is no credential.
+    assert_eq!(refused(&provider, "roles/app").await, ErrorKind::Invalid);
+    let debug = format!("{provider:?} {all:?}");
+    let password: serde_json::Value = serde_json::from_slice(all[0].value.expose()).unwrap();
+    assert!(!debug.contains(password["password"].as_str().unwrap()), "{debug}");
+
+    provider.release(Instant::now() + Duration::from_secs(5)).await;
+    assert_eq!(engines.leases("app").await.len(), 0);
+    assert_eq!(engines.users().len(), 0);
+    assert_eq!(refused(&provider, "creds/app").await, ErrorKind::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_while_it_may_be_and_replaced_before_its_utmost_end() {
+    let Some(engines) = Engines::start("vault-lease-life").await else { return };
+    engines.role("app", "3s", "7s").await;
+    let mut config = leased(&engines.bao.address(), engines.bao.root_token());
+    config.lease_overlap = Duration::from_secs(1);
+    let provider = config.build().unwrap();
+    let mut changes = provider.changes().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    let started = Instant::now();
+    let told = timeout(Duration::from_secs(20), changes.next()).await.unwrap().unwrap();
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(3), "it was renewed: {took:?}");
+    assert!(took < Duration::from_secs(7), "it was replaced before its end: {took:?}");
+    let second = fetched(&provider, "creds/app").await;
+    let named = Change::Secret { key: key("creds/app"), version: Some(second.version.clone()) };
+    assert_eq!(told, named);
+    assert_ne!(first.version, second.version);
+    assert_eq!(engines.users().len(), 2, "the old one lives for those who still use it");
+    // Its time is up before it would have ended.
+    let gone = async {
+        while engines.leases("app").await.contains(&id(&first)) {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), gone).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_watches_is_renewed_and_then_left_to_end() {
+    let Some(engines) = Engines::start("vault-lease-unwatched").await else { return };
+    engines.role("app", "2s", "4s").await;
+    let provider = leased(&engines.bao.address(), engines.bao.root_token()).build().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    sleep(Duration::from_millis(2500)).await;
+    assert_eq!(fetched(&provider, "creds/app").await.version, first.version, "it was renewed");
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(engines.leases("app").await.len(), 0, "no successor was taken for nobody");
+    assert_ne!(fetched(&provider, "creds/app").await.version, first.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_was_revoked_is_noticed_by_a_look_a_read_and_a_renewal() {
+    let Some(engines) = Engines::start("vault-lease-revoked").await else { return };
+    engines.role("app", "3s", "1h").await;
+    let provider = leased(&engines.bao.address(), engines.bao.root_token()).build().unwrap();
+    let revoke = |of: &Fetched| {
+        let id = format!("database/creds/app/{}", of.version);
+        engines.bao.bao(&["lease", "revoke", "-sync", &id]).unwrap();
+    };
+    let first = fetched(&provider, "creds/app").await;
+    revoke(&first);
+    let stamp = provider.stamps(&[key("creds/app")]).await.pop().unwrap().unwrap();
+    assert_ne!(first.stamp, Some(stamp), "a look shows it");
+    let second = fetched(&provider, "creds/app").await;
+    assert_ne!(first.version, second.version);
+    revoke(&second);
+    let third = fetched(&provider, "creds/app").await;
+    assert_ne!(second.version, third.version, "a read shows it");
+    let mut changes = provider.changes().unwrap();
+    revoke(&third);
+    let told = timeout(Duration::from_secs(3), changes.next()).await.unwrap().unwrap();
+    let fourth = fetched(&provider, "creds/app").await;
+    assert_ne!(third.version, fourth.version, "the renewal showed it");
+    let named = Change::Secret { key: key("creds/app"), version: Some(fourth.version) };
+    assert_eq!(told, named);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_takes_no_lease_that_lives() {
+    let Some(engines) = Engines::start("vault-lease-away").await else { return };
+    engines.role("app", "6s", "1h").await;
+    let gate = Gate::before(engines.bao.port()).await;
+    let provider = leased(&gate.address(), engines.bao.root_token()).build().unwrap();
+    let mut changes = provider.changes().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    // It is away when the lease is to be renewed, and back before that ends.
+    sleep(Duration::from_millis(3000)).await;
+    gate.play(Mode::Closed);
+    sleep(Duration::from_millis(2200)).await;
+    assert_eq!(refused(&provider, "creds/app").await, ErrorKind::Unavailable);
+    gate.mend();
+    sleep(Duration::from_millis(3000)).await;
+    let again = fetched(&provider, "creds/app").await;
+    assert_eq!(first.version, again.version, "it was renewed at last");
+    // It is away for longer than the lease lives: then there is another one, without being asked.
+    gate.play(Mode::Closed);
+    sleep(Duration::from_secs(8)).await;
+    gate.mend();
+    timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    assert_ne!(fetched(&provider, "creds/app").await.version, first.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_up_waiting_loses_no_lease() {
+    let Some(engines) = Engines::start("vault-lease-dropped").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let gate = Gate::before(engines.bao.port()).await;
+    let provider = Arc::new(leased(&gate.address(), engines.bao.root_token()).build().unwrap());
+    gate.play(Mode::Slow(Duration::from_millis(300)));
+    let mut request = FetchRequest::new(key("creds/app"));
+    request.deadline = Some(Instant::now() + Duration::from_millis(50));
+    let late = provider.fetch(&request).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+    sleep(Duration::from_millis(600)).await;
+    gate.mend();
+    let lease = fetched(&provider, "creds/app").await;
+    assert_eq!(engines.leases("app").await, [id(&lease)], "the one that was on its way");
+
+    // What arrives when nobody is there any more is given back.
+    let provider = leased(&gate.address(), engines.bao.root_token()).build().unwrap();
+    gate.play(Mode::Slow(Duration::from_millis(300)));
+    let dropped = timeout(Duration::from_millis(100), fetched(&provider, "creds/app")).await;
+    assert!(dropped.is_err());
+    drop(provider);
+    let given_back = async {
+        sleep(Duration::from_millis(300)).await;
+        while engines.leases("app").await.len() > 1 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), given_back).await.unwrap();
+}
+
+/// A lease ends with the token that it was taken by, so it is replaced when that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
+    let Some(engines) = Engines::start("vault-lease-token").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let admin = &engines.admin;
+    let rules = json!({ "path": {
+        "database/creds/*": { "capabilities": ["read"] },
+        "auth/token/revoke-self": { "capabilities": ["update"] },
+    } });
+    admin.post("sys/policies/acl/app", json!({ "policy": rules.to_string() })).await;
+    admin.post("sys/auth/approle", json!({ "type": "approle" })).await;
+    let role = json!({ "token_policies": "app", "token_ttl": "4s", "token_max_ttl": "6s" });
+    admin.post("auth/approle/role/app", role).await;
+    let role_id = admin.get("auth/approle/role/app/role-id").await;
+    let secret_id = admin.post("auth/approle/role/app/secret-id", json!({})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let text = secret_id["data"]["secret_id"].as_str().unwrap();
+    let file = crate::support::write(dir.path(), "secret-id", text);
+    let mut config = crate::support::with_auth(
+        &engines.bao.address(),
+        &format!(
+            "[approle]\nrole_id = '{}'\nsecret_id_file = '{}'",
+            role_id["data"]["role_id"].as_str().unwrap(),
+            file.display()
+        ),
+    );
+    config.engine = Engine::Leases;
+    let provider = config.build().unwrap();
+    let mut changes = provider.changes().unwrap();
+    let mut last = fetched(&provider, "creds/app").await;
+    let left = last.expires_at.unwrap().duration_since(std::time::SystemTime::now()).unwrap();
+    assert!(left <= Duration::from_secs(4), "it ends with its token: {left:?}");
+    for _ in 0..2 {
+        timeout(Duration::from_secs(8), changes.next()).await.unwrap().unwrap();
+        assert!(
+            engines.leases("app").await.contains(&id(&last)),
+            "the old one has not ended when the new one is there"
+        );
+        let next = fetched(&provider, "creds/app").await;
+        assert_ne!(next.version, last.version);
+        last = next;
+    }
+    // It may revoke no lease, but it may end its own token, and that ends them.
+    provider.release(Instant::now() + Duration::from_secs(5)).await;
+    let gone = async {
+        while !engines.users().is_empty() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(8), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_role_is_read_after_its_change_and_told() {
+    let Some(engines) = Engines::start("vault-static-role").await else { return };
+    engines.postgres.psql("CREATE ROLE fixed LOGIN PASSWORD 'first'").unwrap();
+    let role = json!({ "db_name": "pg", "username": "fixed", "rotation_period": "5s" });
+    engines.admin.post("database/static-roles/app", role).await;
+    let provider = leased(&engines.bao.address(), engines.bao.root_token()).build().unwrap();
+    let mut changes = provider.changes().unwrap();
+    let mut last = fetched(&provider, "static-creds/app").await;
+    for _ in 0..2 {
+        assert!(last.expires_at.is_none(), "it is changed in place, when the server does it");
+        assert_eq!(user(&last), "fixed");
+        let told = timeout(Duration::from_secs(25), changes.next()).await.unwrap().unwrap();
+        let next = fetched(&provider, "static-creds/app").await;
+        assert_ne!(next.version, last.version);
+        assert!(!next.value.same_as(&last.value));
+        let named =
+            Change::Secret { key: key("static-creds/app"), version: Some(next.version.clone()) };
+        assert_eq!(told, named);
+        let stamps: Vec<Stamp> =
+            provider.stamps(&[key("static-creds/app")]).await.into_iter().flatten().collect();
+        assert_eq!(next.stamp.as_ref(), stamps.first());
+        last = next;
+    }
+}
