@@ -1,5 +1,6 @@
 //! Real servers for live suites, privately: each with a temporary folder of its own.
 
+mod cluster;
 mod openbao;
 
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use cluster::OpenBaoCluster;
 pub use openbao::OpenBao;
 
 /// How often another port is tried when somebody else took the one that was free a moment ago.

@@ -146,7 +146,7 @@ impl Drop for OpenBao {
 
 /// The program itself, from the package that the setup installs beside Python, or on the PATH. The
 /// script of the same name is none: killing it would leave the server behind.
-fn find() -> Result<PathBuf, String> {
+pub(super) fn find() -> Result<PathBuf, String> {
     let python = std::env::var_os("ONEIRIC_PYTHON").map(PathBuf::from);
     let beside = python.as_deref().and_then(Path::parent).and_then(Path::parent).and_then(in_venv);
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -171,7 +171,7 @@ fn is_binary(program: &Path) -> bool {
 }
 
 /// The program without the caller's own settings for it.
-fn clean(program: &Path) -> Command {
+pub(super) fn clean(program: &Path) -> Command {
     let mut command = Command::new(program);
     let own = |name: &std::ffi::OsStr| {
         let name = name.as_encoded_bytes();
@@ -206,10 +206,10 @@ fn wait_until_ready(server: &mut Child, log: &Path, port: u16) -> Result<String,
 
 /// A folder that is removed on drop.
 #[derive(Debug)]
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
-    fn create() -> Result<Self, String> {
+    pub(super) fn create() -> Result<Self, String> {
         let path = std::env::temp_dir().join(format!("oneiric-bao-{}", &random_hex()?[..12]));
         fs::create_dir(&path).map_err(|error| cannot("create", &path, &error))?;
         Ok(Self(path))
