@@ -170,7 +170,8 @@ impl OpenBaoCluster {
             "ui = false\n\
              api_addr = \"{}\"\n\
              cluster_addr = \"https://127.0.0.1:{cluster_port}\"\n\
-             storage \"raft\" {{\npath = \"{}\"\nnode_id = \"node-{node}\"\n{join}}}\n\
+             storage \"raft\" {{\npath = \"{}\"\nnode_id = \"node-{node}\"\n\
+             performance_multiplier = 1\n{join}}}\n\
              listener \"tcp\" {{\naddress = \"127.0.0.1:{port}\"\n\
              cluster_address = \"127.0.0.1:{cluster_port}\"\ntls_disable = true\n}}\n\
              seal \"static\" {{\ncurrent_key_id = \"test\"\ncurrent_key = \"file://{}\"\n}}\n",
