@@ -64,10 +64,6 @@ impl Term {
         self.renewable = false;
     }
 
-    pub(super) fn may_be_renewed(&self) -> bool {
-        self.renewable && !self.utmost
-    }
-
     /// That it has ended.
     pub(super) fn end(&mut self, now: Instant) {
         (self.since, self.ttl, self.renewable) = (now, Duration::ZERO, false);
@@ -77,21 +73,16 @@ impl Term {
     ///
     /// It is renewed at two thirds of what is left, up to a tenth of that earlier by `jitter`, so
     /// that those who came together do not come together again. Where it cannot be renewed, its
-    /// successor comes at that time; where its utmost end is known, when half of what was granted
-    /// at first is left. So at least a third of a term is left for a rotation and its drain.
+    /// successor comes at that time; and at once when the server has granted less than was asked
+    /// for, since its utmost end is near then. So at least a third of a term is left for a rotation
+    /// and its drain, and more the sooner that was known.
     pub(super) fn next(&self, jitter: f64) -> Next {
         let early = self.since + self.ttl.mul_f64(2.0 / 3.0 * (1.0 - jitter / 10.0));
-        if self.may_be_renewed() {
-            return Next::Renew(early);
+        match (self.utmost, self.renewable) {
+            (true, _) => Next::Succeed(self.since),
+            (false, true) => Next::Renew(early),
+            (false, false) => Next::Succeed(early),
         }
-        if !self.utmost {
-            return Next::Succeed(early);
-        }
-        let half = self.granted / 2;
-        let ends = self.since + self.ttl;
-        let at = ends.checked_sub(half).unwrap_or(self.since).max(self.since);
-        let spread = at.duration_since(self.since).mul_f64(jitter / 10.0);
-        Next::Succeed(at - spread)
     }
 }
 
@@ -125,19 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_comes_when_half_of_the_first_term_is_left() {
+    fn a_successor_comes_when_less_is_granted_than_was_asked_for() {
         let (mut term, now) = term(3600, true);
         let renewed = now + 2400 * SECOND;
-        term.renew(renewed, 3000);
-        assert!(!term.may_be_renewed());
-        assert_eq!(term.next(0.0), Next::Succeed(renewed + 1200 * SECOND));
-        assert_eq!(term.next(1.0), Next::Succeed(renewed + 1080 * SECOND));
-        // So little is left that it is due at once.
-        term.renew(renewed, 1201);
+        term.renew(renewed, 3599);
         assert_eq!(term.next(1.0), Next::Succeed(renewed));
+        assert_eq!(term.ends(None), renewed + 3599 * SECOND);
         // The end that was known stays the utmost one.
         term.renew(renewed, 3600);
-        assert!(!term.may_be_renewed());
+        assert_eq!(term.next(1.0), Next::Succeed(renewed));
     }
 
     #[test]
