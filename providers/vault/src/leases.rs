@@ -70,6 +70,16 @@ enum Held {
 
 type Flight = Shared<BoxFuture<'static, Result<Held>>>;
 
+/// What a wish for a credential comes to at first.
+enum Boarded {
+    Held(Held),
+    Flight {
+        flight: Flight,
+        /// Whether somebody else has begun it.
+        joined: bool,
+    },
+}
+
 impl Held {
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
@@ -204,33 +214,49 @@ impl Leases {
         refused: Option<&Held>,
         deadline: Option<Instant>,
     ) -> Result<Held> {
-        let what = || self.api.name(key);
-        let flight = {
-            let mut state = self.state();
-            if state.released {
-                let message = format!("`{}` was given back, with all that is leased", what());
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-            let slot = state.slots.entry(key.clone()).or_default();
-            if let Some(held) = &slot.held
-                && held.serves()
-                && refused.is_none_or(|refused| !refused.is(held))
-            {
-                return Ok(held.clone());
-            }
-            match &slot.flight {
-                Some(flight) if flight.peek().is_none() => flight.clone(),
-                _ => {
-                    let flight = depart(Arc::downgrade(self), Arc::clone(&self.api), key.clone());
-                    slot.flight = Some(flight.clone());
-                    flight
+        let mut joined_before = false;
+        loop {
+            let (flight, joined) = match self.board(key, refused)? {
+                Boarded::Held(held) => return Ok(held),
+                Boarded::Flight { flight, joined } => (flight, joined),
+            };
+            let landed = match deadline {
+                None => flight.await,
+                Some(deadline) => {
+                    let late = |_| late(&self.api.name(key));
+                    timeout_at(deadline, flight).await.map_err(late)?
                 }
+            };
+            match landed {
+                // It may have begun when the store was away, and we came when it was back.
+                Err(error) if joined && !joined_before && error.kind().may_serve_stale() => {
+                    joined_before = true;
+                }
+                landed => return landed,
             }
-        };
-        match deadline {
-            None => flight.await,
-            Some(deadline) => timeout_at(deadline, flight).await.map_err(|_| late(&what()))?,
         }
+    }
+
+    /// What is there by now, or the flight that brings it.
+    fn board(self: &Arc<Self>, key: &SecretKey, refused: Option<&Held>) -> Result<Boarded> {
+        let mut state = self.state();
+        if state.released {
+            let message = format!("`{}` was given back, as all leases were", self.api.name(key));
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let slot = state.slots.entry(key.clone()).or_default();
+        if let Some(held) = &slot.held
+            && held.serves()
+            && refused.is_none_or(|refused| !refused.is(held))
+        {
+            return Ok(Boarded::Held(held.clone()));
+        }
+        if let Some(flight) = slot.flight.as_ref().filter(|flight| flight.peek().is_none()) {
+            return Ok(Boarded::Flight { flight: flight.clone(), joined: true });
+        }
+        let flight = depart(Arc::downgrade(self), Arc::clone(&self.api), key.clone());
+        slot.flight = Some(flight.clone());
+        Ok(Boarded::Flight { flight, joined: false })
     }
 
     /// Puts a new credential in place. `None` if nobody wants any more.

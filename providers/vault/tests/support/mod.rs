@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 pub(crate) mod gate;
+pub(crate) mod lender;
 
 use std::path::{Path, PathBuf};
 
