@@ -264,6 +264,9 @@ impl Config {
         if self.timeout.is_zero() {
             return Err(invalid("`timeout` is 0, so that no call could end in time"));
         }
+        if self.lease_overlap.is_zero() {
+            return Err(invalid("`lease_overlap` is 0, so that who uses a lease would lose it"));
+        }
         let mut mounts = vec![("mount", &self.mount)];
         let auth = &self.auth;
         mounts.extend(auth.approle.iter().map(|login| ("auth.approle.mount", &login.mount)));
@@ -422,6 +425,7 @@ mod tests {
             ("address = 'https://v'\nmount = 'a//b'\nauth.token = 't'", "`mount`"),
             ("address = 'https://v'\nnamespace = 'a b'\nauth.token = 't'", "`namespace`"),
             ("address = 'https://v'\ntimeout = '0s'\nauth.token = 't'", "`timeout`"),
+            ("address = 'https://v'\nlease_overlap = '0s'\nauth.token = 't'", "`lease_overlap`"),
             ("address = 'https://v'\n[auth]", "needs one of"),
             ("address = 'https://v'\n[auth]\ntoken = 't'\ntoken_file = 'f'", "has both"),
             (
