@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const SWEEP: Duration = Duration::from_secs(1);
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 2;
 const QUERY: &str = "SELECT text FROM greetings";
 /// A role that may read one table, until its end.
 const MAKE: &str = "creation_statements=CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' \
