@@ -4,7 +4,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A text that is not a valid name, with the reason and the place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,12 @@ name_type! {
 }
 
 name_type! {
+    /// The name by which code asks for a secret while the settings say where it is, as in
+    /// `[secrets.<alias>]`; the same alphabet as [`ProviderId`].
+    AliasId, "alias", ""
+}
+
+name_type! {
     /// The name of an adapter within one instance; the same alphabet as [`ProviderId`].
     AdapterId, "adapter id", ""
 }
@@ -99,6 +105,15 @@ name_type! {
 name_type! {
     /// The name of one rotation, the same in every report, log line and trace that speaks of it.
     RotationId, "rotation id", ""
+}
+
+impl ProviderId {
+    /// What stands in the place of a provider where an alias is meant. No provider has this name,
+    /// since none can be given it.
+    pub(crate) fn of_aliases() -> &'static Self {
+        static ALIASES: LazyLock<ProviderId> = LazyLock::new(|| ProviderId("(alias)".into()));
+        &ALIASES
+    }
 }
 
 fn check_name(what: &'static str, text: &str, extra: &str) -> Result<(), ParseError> {

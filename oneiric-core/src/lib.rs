@@ -26,7 +26,7 @@ pub use hook::{
     DrainOutcome, DrainReport, HookError, LifecycleHook, Prepared, Refusal, RefusalStream, Retired,
     SecretSet,
 };
-pub use id::{AdapterId, InstanceId, ParseError, ProviderId, RotationId};
+pub use id::{AdapterId, AliasId, InstanceId, ParseError, ProviderId, RotationId};
 pub use managed::{Managed, ManagedGuard, ManagedHook};
 pub use provider::{
     Capabilities, Change, ChangeStream, Descriptor, Detection, FetchRequest, Fetched, SecretLister,

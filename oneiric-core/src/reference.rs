@@ -1,4 +1,4 @@
-//! What a caller asks for: `provider:key[@version][#field]`.
+//! What a caller asks for: `provider:key[@version][#field]`, or `alias[#field]`.
 
 use std::any::Any;
 use std::borrow::Borrow;
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use smol_str::SmolStr;
 
-use crate::id::{ParseError, ProviderId};
+use crate::id::{AliasId, ParseError, ProviderId};
 
 /// The longest key, in bytes. The longest name that any of the stores we know accepts is an
 /// ARN-qualified one of about 600.
@@ -77,6 +77,12 @@ impl Field {
     pub fn pointer(&self) -> &str {
         &self.0
     }
+
+    /// The place of `inner` within what is at this place.
+    #[must_use]
+    pub fn join(&self, inner: &Self) -> Self {
+        Self(format!("{}{}", self.0, inner.0).into())
+    }
 }
 
 impl FromStr for Field {
@@ -111,7 +117,7 @@ impl fmt::Debug for Field {
     }
 }
 
-/// What a caller asks for: `provider:key[@version][#field]`.
+/// What a caller asks for: `provider:key[@version][#field]`, or `alias[#field]`.
 ///
 /// In the text form `%`, `@` and `#` inside a key or a version are written `%25`, `%40` and
 /// `%23`, so that every reference can be printed and read back:
@@ -129,6 +135,11 @@ impl fmt::Debug for Field {
 /// // A key may have colons, as in an ARN: the provider ends at the first one.
 /// let arn: SecretRef = "aws:arn:aws:secretsmanager:eu-west-1:1:secret:db".parse()?;
 /// assert_eq!(arn.provider().as_str(), "aws");
+///
+/// // Without a colon it is an alias: the settings say where the secret is.
+/// let alias: SecretRef = "db#/user".parse()?;
+/// assert_eq!(alias.alias(), Some("db"));
+/// assert_eq!(alias.to_string(), "db#/user");
 /// # Ok::<(), oneiric_core::ParseError>(())
 /// ```
 ///
@@ -150,6 +161,11 @@ impl SecretRef {
         Self { provider, key, version: None, field: None, memo: Memo::default() }
     }
 
+    /// The alias that this is, without its field; `None` if it names a provider and a key.
+    pub fn alias(&self) -> Option<&str> {
+        (self.provider == *ProviderId::of_aliases()).then_some(self.key.as_str())
+    }
+
     /// The same secret, one field of it.
     #[must_use]
     pub fn with_field(mut self, field: Field) -> Self {
@@ -157,12 +173,19 @@ impl SecretRef {
         self
     }
 
-    /// The provider that is asked.
+    /// The same key, version and field at another provider.
+    pub(crate) fn at_provider(&self, provider: ProviderId) -> Self {
+        let (key, version, field) = (self.key.clone(), self.version.clone(), self.field.clone());
+        Self { provider, key, version, field, memo: Memo::default() }
+    }
+
+    /// The provider that is asked. For an alias, which may stand for several, it is a name that
+    /// no provider has: whoever takes it for one finds nothing.
     pub fn provider(&self) -> &ProviderId {
         &self.provider
     }
 
-    /// The name of the secret within the provider.
+    /// The name of the secret within the provider; for an alias, the alias.
     pub fn key(&self) -> &SecretKey {
         &self.key
     }
@@ -243,9 +266,10 @@ impl FromStr for SecretRef {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let refuse = |reason: String| ParseError::new("secret reference", text, reason);
-        let (provider, rest) = text
-            .split_once(':')
-            .ok_or_else(|| refuse("it needs the form provider:key[@version][#field]".into()))?;
+        let (provider, rest) = match text.find([':', '#']) {
+            Some(at) if text[at..].starts_with(':') => (&text[..at], &text[at + 1..]),
+            _ => return alias(text),
+        };
         let (rest, field) = match rest.split_once('#') {
             Some((rest, field)) => (rest, Some(field.parse::<Field>()?)),
             None => (rest, None),
@@ -268,9 +292,43 @@ impl FromStr for SecretRef {
     }
 }
 
+impl From<AliasId> for SecretRef {
+    fn from(alias: AliasId) -> Self {
+        Self::new(ProviderId::of_aliases().clone(), SecretKey(alias.as_str().into()))
+    }
+}
+
+/// Reads `alias[#field]`.
+fn alias(text: &str) -> Result<SecretRef, ParseError> {
+    let refuse = |reason: &str| ParseError::new("secret reference", text, reason);
+    let (name, field) = match text.split_once('#') {
+        Some((name, field)) => (name, Some(field.parse::<Field>()?)),
+        None => (text, None),
+    };
+    if name.contains('@') {
+        return Err(refuse(
+            "an alias has no version: the settings that say what it stands for may pin one",
+        ));
+    }
+    let alias = name.parse::<AliasId>().map_err(|_| {
+        refuse(
+            "it needs the form provider:key[@version][#field], or alias[#field] with an alias of \
+             1 to 63 of a-z, 0-9, `-`, `_`",
+        )
+    })?;
+    let reference = SecretRef::from(alias);
+    Ok(match field {
+        Some(field) => reference.with_field(field),
+        None => reference,
+    })
+}
+
 impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.provider, Escaped(self.key.as_str()))?;
+        match self.alias() {
+            Some(alias) => f.write_str(alias)?,
+            None => write!(f, "{}:{}", self.provider, Escaped(self.key.as_str()))?,
+        }
         if let Some(version) = &self.version {
             write!(f, "@{}", Escaped(version))?;
         }
@@ -347,6 +405,9 @@ mod tests {
             "aws:arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf@AWSPREVIOUS#/password",
             "aws:team%40corp%23x%25",
             "env:DB_PASSWORD",
+            "db-password",
+            "db#/user",
+            "db#/a:b",
         ] {
             let reference: SecretRef = text.parse().unwrap();
             assert_eq!(reference.to_string(), text);
@@ -356,6 +417,28 @@ mod tests {
         assert_eq!(short.to_string(), "files:a.toml#/user");
         let escaped: SecretRef = "aws:team%40corp".parse().unwrap();
         assert_eq!(escaped.key().as_str(), "team@corp");
+    }
+
+    #[test]
+    fn a_text_without_a_provider_is_an_alias() {
+        for (text, alias, field) in
+            [("db-password", "db-password", None), ("db#a:b", "db", Some("/a:b"))]
+        {
+            let reference: SecretRef = text.parse().unwrap();
+            assert_eq!(reference.alias(), Some(alias));
+            assert_eq!(reference.field().map(Field::pointer), field);
+            assert_eq!(reference.version(), None);
+            assert!(reference.provider().as_str().parse::<ProviderId>().is_err());
+        }
+        let plain: SecretRef = "db:password".parse().unwrap();
+        assert_eq!(plain.alias(), None);
+        assert_eq!(SecretRef::from("db".parse::<AliasId>().unwrap()), "db".parse().unwrap());
+    }
+
+    #[test]
+    fn a_field_of_a_field_is_a_longer_way() {
+        let field = |text: &str| text.parse::<Field>().unwrap();
+        assert_eq!(field("a").join(&field("/b/0")), field("/a/b/0"));
     }
 
     #[test]
@@ -372,7 +455,10 @@ mod tests {
     #[test]
     fn bad_references_say_why() {
         for (text, part) in [
-            ("files", "provider:key"),
+            ("Files", "provider:key"),
+            ("", "provider:key"),
+            ("db@7", "an alias has no version"),
+            ("db#", "field"),
             ("files:", "it is empty"),
             (":a", "it is empty"),
             ("files:a@", "version after `@` is empty"),

@@ -12,6 +12,7 @@ mod layers;
 mod tree;
 mod coerce;
 mod section;
+mod alias;
 mod check;
 mod explain;
 mod error;
@@ -24,13 +25,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub use alias::SecretSettings;
 pub use error::{Origin, Problem, SettingsError};
 pub use explain::Explained;
-pub use keys::env;
+pub use keys::{env, nearest};
 pub use section::Section;
 pub use sources::Sources;
 
-use crate::{AdapterId, InstanceId, ProviderId};
+use crate::{AdapterId, AliasId, InstanceId, ProviderId};
 use layers::Layer;
 use tree::Node;
 
@@ -58,6 +60,8 @@ pub struct Settings {
     pub providers: BTreeMap<ProviderId, Section>,
     /// Who uses secrets.
     pub adapters: BTreeMap<AdapterId, Section>,
+    /// What aliases stand for.
+    pub secrets: BTreeMap<AliasId, SecretSettings>,
     /// The endpoint of this instance.
     pub admin: AdminSettings,
     /// This instance.
@@ -247,6 +251,7 @@ impl Settings {
         let telemetry = keep(node(tree, "telemetry").parse(), &mut problems);
         let providers = sections(tree, keys::PROVIDERS, &mut problems);
         let adapters = sections(tree, keys::ADAPTERS, &mut problems);
+        let secrets = alias::aliases(tree, &mut problems);
         let (Some(top), Some(admin), Some(agent), Some(fleet), Some(telemetry)) =
             (top, admin, agent, fleet, telemetry)
         else {
@@ -263,6 +268,7 @@ impl Settings {
             secrets_calls_a_second: top.secrets_calls_a_second,
             providers,
             adapters,
+            secrets,
             admin,
             agent,
             fleet,

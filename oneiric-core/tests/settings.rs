@@ -420,3 +420,30 @@ fn the_explanation_names_every_setting_and_hides_what_may_be_a_secret() {
         assert!(!text.contains("canary") && !text.contains("4711"), "{text}");
     }
 }
+
+#[test]
+fn an_alias_has_its_candidates_in_order() {
+    let folder = folder(
+        "[providers.aws]\nkind = \"a\"\n[providers.vault]\nkind = \"v\"\n\
+         [secrets.db-password]\nref = \"aws:prod/db@7#/password\"\n\
+         fallback = [\"vault\", \"vault:other#/pw\"]\n\
+         [secrets.user]\nref = \"aws:user\"\n\
+         [adapters.pool]\nkind = \"p\"\npassword = \"db-password\"\ntoken = \"db-pasword\"",
+    );
+    let sources = Sources::new()
+        .with_directory(folder.path())
+        .with_env([("ONEIRIC_SECRETS__USER__FALLBACK", "vault:u, vault")]);
+    let settings = load(&sources);
+    let candidates = |alias: &str| {
+        let candidates = settings.secrets[alias].candidates.iter();
+        candidates.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        candidates("db-password"),
+        ["aws:prod/db@7#/password", "vault:prod/db@7#/password", "vault:other#/pw"]
+    );
+    assert_eq!(candidates("user"), ["aws:user", "vault:u", "vault:user"]);
+    assert_eq!(value(&settings, "secrets.db-password.ref"), "aws:prod/db@7#/password");
+    assert_eq!(value(&settings, "adapters.pool.password"), "db-password", "an alias is no secret");
+    assert_eq!(value(&settings, "adapters.pool.token"), "[redacted]", "it is not known to be one");
+}

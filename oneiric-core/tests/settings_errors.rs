@@ -227,6 +227,56 @@ fn ids_are_checked_and_must_not_collapse() {
 }
 
 #[test]
+fn an_alias_says_what_is_wrong_with_it_and_where() {
+    const PROVIDERS: &str = "[providers.aws]\nkind = \"a\"\n[providers.vault]\nkind = \"v\"\n";
+    for (table, wanted) in [
+        (
+            "[secrets.Db]\nref = \"aws:db\"",
+            "`secrets.Db` is not valid: alias `Db` is not valid: `D`",
+        ),
+        ("[secrets]\ndb = \"aws:db\"", "`secrets.db` is a table, and wants its keys"),
+        ("[secrets.db]\nfallback = [\"aws\"]", "`secrets.db.ref` is missing"),
+        ("[secrets.db]\nref = \"aws:\"", "`secrets.db.ref` is not valid: secret key"),
+        (
+            "[secrets.db]\nref = \"asw:db\"",
+            "`secrets.db.ref` names the provider `asw`, which is not \
+          there; did you mean `aws`?",
+        ),
+        ("[secrets.db]\nref = \"elsewhere:db\"", "the settings have aws, vault"),
+        ("[secrets.db]\nref = \"db\"", "`secrets.db.ref` names the alias `db`, and what an alias"),
+        ("[secrets.db]\nref = \"hunter2\"", "`secrets.db.ref` names no provider"),
+        (
+            "[secrets.a]\nref = \"aws:a\"\nfallback = [\"b\"]\n[secrets.b]\nref = \"aws:b\"\n\
+          fallback = [\"a\"]",
+            "`secrets.a.fallback[0]` names the alias `b`",
+        ),
+        (
+            "[secrets.db]\nref = \"aws:db\"\nfallback = [\"vault\", \"aws\"]",
+            "`secrets.db.fallback[1]` is `aws:db`, which stands there before",
+        ),
+        (
+            "[secrets.db]\nref = \"aws:db\"\nfallback = [\"valt\"]",
+            "`secrets.db.fallback[0]` names the provider `valt`, which is not there; did you mean `vault`?",
+        ),
+        ("[secrets.db]\nref = \"aws:db\"\nfallback = \"vault\"", "`secrets.db.fallback` wants"),
+        ("[secrets.db]\nref = \"aws:db\"\nfalback = []", "did you mean `fallback`?"),
+    ] {
+        let error = refused(&format!("{PROVIDERS}{table}"), &[]);
+        assert!(error.starts_with("FILE: ") || error.contains("\n  FILE: "), "{error}");
+        assert!(error.contains(wanted), "{table}: {error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let error = refused(
+        "[providers.aws]\nkind = \"a\"",
+        &[("ONEIRIC_SECRETS__DB__REF", "aws:db"), ("ONEIRIC_SECRETS__DB__FALLBACK", "vault")],
+    );
+    assert!(
+        error.starts_with("ONEIRIC_SECRETS__DB__FALLBACK: `secrets.db.fallback[0]`"),
+        "{error}"
+    );
+}
+
+#[test]
 fn what_is_not_toml_is_refused_with_its_place_and_without_its_text() {
     let error = refused("profile = \"default\"\n[providers.a]\nkind = \"ä\" canary\n", &[]);
     assert!(error.starts_with("FILE:3:12: "), "{error}");

@@ -21,8 +21,8 @@ const PLACE_SUFFIXES: [&str; 3] = ["_file", "_path", "_dir"];
 /// Settings are not secrets and are shown, with two exceptions that guard against a secret in the
 /// wrong place. Within a provider or an adapter, a value whose key has `token`, `password`,
 /// `passphrase`, `secret`, `credential`, `private_key` or `api_key` in it is `[redacted]`, unless
-/// it is a reference to a secret of a configured provider (`files:db#/password`), a boolean, or the
-/// key ends in `_file`, `_path` or `_dir`. A URL with a password in it is
+/// it is a reference to a secret of a configured provider (`files:db#/password`) or a configured
+/// alias, a boolean, or the key ends in `_file`, `_path` or `_dir`. A URL with a password in it is
 /// `[redacted]` too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub struct Explained {
     pub origin: Origin,
 }
 
-/// Every setting, in the order of the manual, then providers and adapters.
+/// Every setting, in the order of the manual, then providers, adapters and aliases.
 pub(super) fn explain(tree: &Node) -> Vec<Explained> {
     let settings = keys::KEYS.into_iter().map(|key| {
         let unset = Origin::Default(super::Profile::Default);
@@ -46,30 +46,37 @@ pub(super) fn explain(tree: &Node) -> Vec<Explained> {
         Explained { key: key.to_owned(), value, origin }
     });
     let mut all: Vec<_> = settings.collect();
-    let providers: Vec<_> = tree.children(keys::PROVIDERS).map(|(id, _)| id).collect();
+    let names = |table| tree.children(table).map(|(id, _)| id).collect();
+    let known = Known { providers: names(keys::PROVIDERS), aliases: names(keys::SECRETS) };
     for table in keys::SECTIONS {
         for (_, section) in tree.children(table) {
-            explain_section(section, &section.key, &providers, &mut all);
+            explain_section(section, &section.key, &known, &mut all);
         }
     }
     all
 }
 
-fn explain_section(node: &Node, section: &str, providers: &[&str], all: &mut Vec<Explained>) {
+/// What a reference to a secret may begin with.
+struct Known<'a> {
+    providers: Vec<&'a str>,
+    aliases: Vec<&'a str>,
+}
+
+fn explain_section(node: &Node, section: &str, known: &Known<'_>, all: &mut Vec<Explained>) {
     match &node.value {
         Value::Table(table) => {
             for child in table.values() {
-                explain_section(child, section, providers, all);
+                explain_section(child, section, known, all);
             }
         }
         Value::List(items) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
             for item in items {
-                explain_section(item, section, providers, all);
+                explain_section(item, section, known, all);
             }
         }
         _ => {
             let name = &node.key[section.len()..];
-            let hidden = is_secret_name(name) && !is_harmless(node, providers);
+            let hidden = is_secret_name(name) && !is_harmless(node, known);
             let value = if hidden { REDACTED.to_owned() } else { shown(node) };
             if let Some(origin) = node.origin.clone() {
                 all.push(Explained { key: node.key.clone(), value: Some(value), origin });
@@ -84,15 +91,17 @@ fn is_secret_name(name: &str) -> bool {
         && !PLACE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
 }
 
-fn is_harmless(node: &Node, providers: &[&str]) -> bool {
+fn is_harmless(node: &Node, known: &Known<'_>) -> bool {
     let is_reference = |text: &str| {
-        text.parse::<SecretRef>()
-            .is_ok_and(|reference| providers.contains(&reference.provider().as_str()))
+        text.parse::<SecretRef>().is_ok_and(|reference| match reference.alias() {
+            Some(alias) => known.aliases.contains(&alias),
+            None => known.providers.contains(&reference.provider().as_str()),
+        })
     };
     match &node.value {
         Value::Bool(_) => true,
         Value::String(text) | Value::Text(text) => text.split(',').map(str::trim).all(is_reference),
-        Value::List(items) => items.iter().all(|item| is_harmless(item, providers)),
+        Value::List(items) => items.iter().all(|item| is_harmless(item, known)),
         Value::Integer(_) | Value::Float(_) | Value::Date | Value::Table(_) => false,
     }
 }

@@ -28,10 +28,11 @@ pub mod env {
     }
 }
 
-/// The tables whose tables are named by the user, and understood by somebody else.
-pub(super) const SECTIONS: [&str; 2] = [PROVIDERS, ADAPTERS];
+/// The tables whose tables are named by the user.
+pub(super) const SECTIONS: [&str; 3] = [PROVIDERS, ADAPTERS, SECRETS];
 pub(super) const PROVIDERS: &str = "providers";
 pub(super) const ADAPTERS: &str = "adapters";
+pub(super) const SECRETS: &str = "secrets";
 
 /// All settings but those in [`SECTIONS`], in the order of the manual. What they mean is said once,
 /// in the comments of `default.toml`.
@@ -121,8 +122,8 @@ pub(super) fn env_name(key: &str) -> String {
 /// What follows the name of a table in the variables of its entries.
 pub(super) const ENV_REST: &str = "__…";
 
-/// The one of `known` that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The one of `known` that `word` was probably meant to be, for messages.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))

@@ -11,7 +11,7 @@ use super::error::{Origin, Problem, SettingsError};
 use super::keys::{self, Meaning, env};
 use super::sources::Sources;
 use super::tree::{self, join};
-use crate::{AdapterId, ProviderId};
+use crate::{AdapterId, AliasId, ProviderId};
 
 pub(super) const DEFAULTS: &str = include_str!("default.toml");
 pub(super) const SERVERLESS_DEFAULTS: &str = include_str!("serverless.toml");
@@ -117,6 +117,7 @@ impl Layer {
             let key = join(table, id);
             let valid = match table {
                 keys::PROVIDERS => id.parse::<ProviderId>().map(drop),
+                keys::SECRETS => id.parse::<AliasId>().map(drop),
                 _ => id.parse::<AdapterId>().map(drop),
             };
             if let Err(error) = valid {

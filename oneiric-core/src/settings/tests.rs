@@ -67,7 +67,7 @@ fn the_embedded_defaults_are_settings_with_their_examples_and_without() {
     // The examples of sections come before the settings' own tables, as TOML has them.
     std::fs::write(&file, uncommented.join("\n")).unwrap();
     let settings = Settings::load(&Sources::new().with_file(file)).unwrap();
-    assert_eq!(settings.providers.len(), 1);
+    assert_eq!((settings.providers.len(), settings.secrets.len()), (1, 1));
     assert!(settings.explain().iter().all(|setting| setting.value.is_some()));
 }
 
@@ -95,6 +95,13 @@ fn the_manual_has_the_table_of_all_settings_and_the_embedded_defaults() {
             keys::env_name(&format!("{section}.<id>.kind")),
         )
         .unwrap();
+    }
+    for (key, meaning) in [
+        ("ref", "Where the secret of this name is."),
+        ("fallback", "Who is asked, one after the other, while that one cannot answer."),
+    ] {
+        let key = format!("{}.<alias>.{key}", keys::SECRETS);
+        writeln!(table, "| `{key}` | `{}` | | | {meaning} |", keys::env_name(&key)).unwrap();
     }
     let defaults = format!("```toml\n{DEFAULTS}```\n");
     let manual = std::fs::read_to_string(MANUAL).unwrap();
