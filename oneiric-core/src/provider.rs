@@ -317,6 +317,10 @@ pub struct Capabilities {
     pub binary: bool,
     /// The largest value in bytes, where there is a limit.
     pub max_value: Option<u64>,
+    /// How many secrets one call of the store reads. [`SecretProvider::fetch_many`] is asked for
+    /// at most that many at a time, so that the limits of calls count what the store counts.
+    /// `None` where it reads any number at once, or for nothing.
+    pub batch: Option<NonZeroU32>,
 }
 
 /// One question to a provider.

@@ -1,5 +1,6 @@
 //! The provider: each question is one request to the shelf.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +70,7 @@ impl ExampleProvider {
             snapshots: false,
             binary: true,
             max_value: Some(MAX_VALUE as u64),
+            batch: Some(NonZeroU32::MIN),
         };
         let descriptor = Descriptor::new("example", url.clone(), capabilities);
         let http = Client::builder(TokioExecutor::new()).build_http();

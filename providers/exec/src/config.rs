@@ -145,6 +145,7 @@ impl Config {
             snapshots: self.has(Capability::Snapshots),
             binary: self.has(Capability::Binary),
             max_value: Some(self.max_value),
+            batch: None,
         }
     }
 }

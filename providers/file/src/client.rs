@@ -77,6 +77,7 @@ impl FileProvider {
             snapshots: fs::read_link(config.path.join(DATA)).is_ok(),
             binary: config.binary,
             max_value: Some(config.max_bytes),
+            batch: None,
         };
         let descriptor =
             Descriptor::new("file", format!("file://{}", config.path.display()), capabilities);

@@ -52,6 +52,8 @@ impl GcpProvider {
             snapshots: false,
             binary: true,
             max_value: u64::try_from(MAX_BYTES).ok(),
+            // With a pointer, one list serves all that are asked for together.
+            batch: (!config.current.is_pointer()).then_some(NonZeroU32::MIN),
         };
         let a_minute = Pace::of_a_sweep(config.metadata_reads_a_minute.get());
         let detection = Detection {

@@ -1,5 +1,6 @@
 //! A store in memory that does what a test tells it to.
 
+mod limit;
 mod state;
 mod writer;
 
@@ -19,6 +20,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::timeout_at;
 
 use crate::rig::Fault;
+use limit::Limit;
 use state::State;
 
 /// A scriptable [`SecretProvider`]: what it holds, how long it takes and how it fails are set by
@@ -53,6 +55,7 @@ pub struct MemoryProvider {
     keeps_deadlines: AtomicBool,
     fetches: AtomicU64,
     stamp_calls: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl MemoryProvider {
@@ -88,6 +91,7 @@ impl MemoryProvider {
             keeps_deadlines: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
             stamp_calls: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
         })
     }
 
@@ -154,6 +158,16 @@ impl MemoryProvider {
         self.state().failure = kind;
     }
 
+    /// From now on so many calls of fetches are answered in any second, and those beyond are
+    /// throttled, each with the time after which it may come again.
+    ///
+    /// # Panics
+    /// If there are to be none.
+    pub fn limit_calls(&self, a_second: usize) {
+        assert!(a_second > 0, "a store that is never asked is not a store");
+        self.state().limit = Some(Limit::new(a_second));
+    }
+
     /// Every fetch that begins from now on takes this long.
     pub fn latency(&self, latency: Duration) {
         self.state().latency = latency;
@@ -189,6 +203,17 @@ impl MemoryProvider {
         self.fetches.load(Ordering::SeqCst)
     }
 
+    /// How many calls of the store all fetches took so far: one for each, or as many as
+    /// [`Capabilities::batch`] makes of a `fetch_many`.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many of them were throttled, by [`limit_calls`](Self::limit_calls).
+    pub fn throttled(&self) -> u64 {
+        self.state().limit.as_ref().map_or(0, Limit::refused)
+    }
+
     /// How many times [`SecretProvider::stamps`] was called.
     pub fn stamp_calls(&self) -> u64 {
         self.stamp_calls.load(Ordering::SeqCst)
@@ -201,6 +226,22 @@ impl MemoryProvider {
 
     /// Decides all answers at one moment, and hands them out when it is time.
     async fn answer(&self, requests: &[FetchRequest]) -> Vec<Result<Fetched>> {
+        let batch = self
+            .descriptor
+            .capabilities
+            .batch
+            .map_or(usize::MAX, |batch| usize::try_from(batch.get()).unwrap_or(usize::MAX));
+        let mut throttled = None;
+        for _ in requests.chunks(batch) {
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            let mut state = self.state();
+            throttled = throttled.or(state.limit.as_mut().and_then(Limit::refuse));
+        }
+        if let Some(wait) = throttled {
+            let kind = ErrorKind::Throttled { retry_after: Some(wait) };
+            let error = Error::new(kind, "the double is called too often");
+            return requests.iter().map(|_| Err(error.clone())).collect();
+        }
         self.fetches.fetch_add(requests.len() as u64, Ordering::SeqCst);
         let (answers, latency) = {
             let mut state = self.state();
@@ -324,6 +365,21 @@ mod tests {
 
     fn ask(key: &str) -> FetchRequest {
         FetchRequest::new(key.parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_counts_what_a_batch_takes() {
+        let batch = std::num::NonZeroU32::new(2);
+        let store = MemoryProvider::with_capabilities(Capabilities { batch, ..Default::default() });
+        store.put("a", "v");
+        store.limit_calls(3);
+        let answers = store.fetch_many(&vec![ask("a"); 5]).await;
+        assert_eq!((answers.iter().all(Result::is_ok), store.calls()), (true, 3));
+        let error = store.fetch(&ask("a")).await.unwrap_err();
+        let ErrorKind::Throttled { retry_after: Some(wait) } = error.kind() else { panic!() };
+        assert_eq!((store.calls(), store.throttled(), store.fetches()), (4, 1, 5));
+        tokio::time::sleep(wait).await;
+        assert!(store.fetch(&ask("a")).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

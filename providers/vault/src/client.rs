@@ -1,6 +1,7 @@
 //! The provider: what is asked of it, put into calls of the key-value engine.
 
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
@@ -71,6 +72,7 @@ impl VaultProvider {
             snapshots: false,
             binary: false,
             max_value: u64::try_from(MAX_BYTES).ok(),
+            batch: Some(NonZeroU32::MIN),
         };
         let base = urls[0].as_str().trim_end_matches('/');
         let namespace =

@@ -87,6 +87,7 @@ async fn a_program_that_can_do_everything_holds_the_contract() {
         snapshots: true,
         binary: true,
         max_value: Some(MAX_VALUE),
+        batch: None,
     });
     let everything = [
         Capability::Versions,

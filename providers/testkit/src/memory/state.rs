@@ -9,6 +9,7 @@ use oneiric_core::{
 };
 use tokio::sync::broadcast;
 
+use super::limit::Limit;
 use crate::rig::Fault;
 
 /// How many changes a subscriber may be behind before it is told [`Change::Anything`].
@@ -23,6 +24,7 @@ pub(super) struct State {
     pub(super) latency: Duration,
     pub(super) pace: Duration,
     pub(super) panic_next: bool,
+    pub(super) limit: Option<Limit>,
     /// What was current when the store began to lag.
     lagging: Option<HashMap<String, u64>>,
     /// What was disabled to be enabled again.
@@ -65,6 +67,7 @@ impl State {
             latency: Duration::ZERO,
             pace: Duration::ZERO,
             panic_next: false,
+            limit: None,
             lagging: None,
             disabled: Vec::new(),
             lose_reply: false,

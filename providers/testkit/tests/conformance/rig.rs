@@ -14,6 +14,7 @@ pub(crate) const EVERYTHING: Capabilities = Capabilities {
     snapshots: true,
     binary: true,
     max_value: Some(64 * 1024),
+    batch: None,
 };
 
 pub(crate) struct MemoryRig {
