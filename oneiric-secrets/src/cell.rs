@@ -28,6 +28,14 @@ pub(crate) struct Source {
     pub(crate) courtesy: Courtesy,
 }
 
+impl Source {
+    /// How many secrets are asked for in one call.
+    pub(crate) fn batch(&self) -> usize {
+        let batch = self.provider.descriptor().capabilities.batch;
+        batch.map_or(usize::MAX, |batch| usize::try_from(batch.get()).unwrap_or(usize::MAX))
+    }
+}
+
 /// One secret, or one pinned version of one. There may be a million, so what is seldom needed is
 /// set aside, and what every read looks at stands together.
 #[derive(Debug)]

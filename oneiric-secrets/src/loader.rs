@@ -27,8 +27,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Shared {
-    /// Joins the flights of these secrets, which are of one provider, and starts one flight for
-    /// all that have none.
+    /// Joins the flights of these secrets, which are of one provider, and starts flights for those
+    /// that have none: one for as many as the store reads in one call.
     pub(crate) fn board(self: &Arc<Self>, cells: &[Arc<Cell>]) -> Vec<Arc<Flight>> {
         let now = self.options.clock.now();
         let mut claims = Vec::new();
@@ -52,9 +52,10 @@ impl Shared {
                 Arc::clone(flight)
             })
             .collect();
-        if let Some(first) = claims.first() {
+        while let Some(first) = claims.first() {
             let source = Arc::clone(&first.cell.source);
-            let flight = Arc::clone(self).fly(source, claims);
+            let rest = claims.split_off(source.batch().min(claims.len()));
+            let flight = Arc::clone(self).fly(source, std::mem::replace(&mut claims, rest));
             // A task of its own, but a child of the trace of whoever needed it first.
             self.tasks.spawn(flight.in_current_span());
         }
