@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
-use crate::id::AdapterId;
+use crate::id::{AdapterId, ProviderId};
 use crate::provider::Version;
 use crate::reference::SecretRef;
 use crate::value::SecretValue;
@@ -243,13 +243,30 @@ struct SetEntry {
     reference: SecretRef,
     value: SecretValue,
     version: Version,
+    fallback: Option<ProviderId>,
 }
 
 impl SecretSet {
     /// A set from its parts. The caller vouches that they belong together.
     pub fn new(parts: impl IntoIterator<Item = (SecretRef, SecretValue, Version)>) -> Self {
-        let entry = |(reference, value, version)| SetEntry { reference, value, version };
+        let entry =
+            |(reference, value, version)| SetEntry { reference, value, version, fallback: None };
         Self(parts.into_iter().map(entry).collect())
+    }
+
+    /// The same, saying of each part, in the order of the set, which provider answered in the
+    /// place of another.
+    #[must_use]
+    pub fn answered_by(self, fallbacks: impl IntoIterator<Item = Option<ProviderId>>) -> Self {
+        let fallbacks = fallbacks.into_iter().chain(std::iter::repeat(None));
+        let marked = self.0.iter().zip(fallbacks);
+        Self(marked.map(|(entry, fallback)| SetEntry { fallback, ..entry.clone() }).collect())
+    }
+
+    /// The provider that answered for a part in the place of the first candidate of its alias, if
+    /// it did.
+    pub fn fallback(&self, reference: &SecretRef) -> Option<&ProviderId> {
+        self.entry(reference)?.fallback.as_ref()
     }
 
     /// The value of one of its references.
