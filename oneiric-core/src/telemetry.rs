@@ -22,6 +22,8 @@ pub mod metric {
     pub const UPSTREAM_CALLS: &str = "secrets.upstream_calls";
     /// Counter: answers given from beyond the time to live because the provider was failing.
     pub const STALE_SERVED: &str = "secrets.stale_served";
+    /// Counter: answers from a fallback because those before it could not answer, by `provider`.
+    pub const FALLBACK_SERVED: &str = "secrets.fallback_served";
     /// Gauge, seconds: the age of the oldest value that a handle shows, by `provider`.
     pub const AGE: &str = "secrets.age";
     /// Counter: changes that only the sweep found, though the provider has push.
@@ -42,13 +44,14 @@ pub mod metric {
     pub const RETURNS: &str = "lifecycle.returns";
 
     /// All of them.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         CACHE_HITS,
         CACHE_MISSES,
         INVALIDATE_TOTAL,
         FETCH_DURATION,
         UPSTREAM_CALLS,
         STALE_SERVED,
+        FALLBACK_SERVED,
         AGE,
         WATCH_MISSED_EVENTS,
         SWAP_DURATION,
@@ -65,6 +68,10 @@ pub mod metric {
 pub mod event {
     /// Secrets were invalidated; nothing fetched before is served as fresh.
     pub const CACHE_INVALIDATED: &str = "secrets-cache-invalidated";
+    /// A secret is read from a fallback: those before it could not answer.
+    pub const FALLBACK_BEGUN: &str = "secrets-fallback-begun";
+    /// A secret is read from its first candidate again.
+    pub const FALLBACK_ENDED: &str = "secrets-fallback-ended";
     /// A rotation ended with every adapter committed or unchanged.
     pub const ROTATION_COMPLETE: &str = "secrets-rotation-complete";
     /// A rotation ended otherwise.
@@ -83,8 +90,10 @@ pub mod event {
     pub const ADAPTER_WENT_BACK: &str = "adapter-went-back";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 11] = [
         CACHE_INVALIDATED,
+        FALLBACK_BEGUN,
+        FALLBACK_ENDED,
         ROTATION_COMPLETE,
         ROTATION_FAILED,
         ADAPTER_PREPARED,

@@ -263,7 +263,12 @@ impl Cell {
         self.peek(CellState::is_followed).unwrap_or(false)
     }
 
-    /// Ends what handles show, unless it was renewed meanwhile.
+    /// Whether a handle wants it kept fresh.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.peek(CellState::is_kept).unwrap_or(false)
+    }
+
+    /// Ends what handles show of it, unless it was renewed meanwhile.
     pub(crate) fn expire_followers(&self, is_over: impl FnOnce(&Entry) -> bool) {
         let mut state = self.state();
         if self.entry().is_some_and(|entry| is_over(&entry)) {
@@ -301,6 +306,12 @@ impl Cell {
 }
 
 impl CellState {
+    /// Whether it is to be kept fresh: somebody follows it who asks nobody before it.
+    pub(crate) fn is_kept(&self) -> bool {
+        let mut followers = self.followers.iter().filter_map(Weak::upgrade);
+        followers.any(|follower| follower.rank == 0)
+    }
+
     fn is_followed(&self) -> bool {
         self.followers.iter().any(|follower| follower.strong_count() > 0)
     }

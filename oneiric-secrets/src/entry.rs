@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::Guard;
 use oneiric_core::{
-    Error, Fetched, Field, Moment, Result, SecretKey, SecretRef, SecretValue, Snapshot, Stamp,
-    Version,
+    Error, Fetched, Field, Moment, ProviderId, Result, SecretKey, SecretRef, SecretValue, Snapshot,
+    Stamp, Version,
 };
 
 use crate::field;
@@ -132,7 +132,14 @@ pub(crate) type EntryGuard = Guard<Option<Arc<Entry>>>;
 pub struct Secret {
     entry: EntryGuard,
     field: Option<SecretValue>,
-    stale: Option<Duration>,
+    mark: Option<Arc<Mark>>,
+}
+
+/// What is out of the ordinary about an answer. Few have one, so hits do not carry it about.
+#[derive(Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) stale: Option<Duration>,
+    pub(crate) fallback: Option<ProviderId>,
 }
 
 impl Secret {
@@ -140,19 +147,19 @@ impl Secret {
     pub(crate) fn new(
         entry: EntryGuard,
         reference: &SecretRef,
-        stale: Option<Duration>,
+        mark: Option<Arc<Mark>>,
     ) -> Result<Self> {
         let field = match (reference.field(), &*entry) {
             (Some(field), Some(entry)) => Some(entry.part(Some(field), &Name(reference))?),
             _ => None,
         };
-        Ok(Self { entry, field, stale })
+        Ok(Self { entry, field, mark })
     }
 
     /// All of a fresh entry that is there.
     #[inline]
     pub(crate) fn whole(entry: EntryGuard) -> Self {
-        Self { entry, field: None, stale: None }
+        Self { entry, field: None, mark: None }
     }
 
     /// The bytes.
@@ -169,7 +176,13 @@ impl Secret {
     /// The age of the value if it was served past its time, because the provider could not
     /// answer; `None` if it is fresh.
     pub fn stale_for(&self) -> Option<Duration> {
-        self.stale
+        self.mark.as_ref()?.stale
+    }
+
+    /// The provider that answered in the place of the first candidate of an alias, because those
+    /// before it could not; `None` if the answer is from where it belongs.
+    pub fn fallback(&self) -> Option<&ProviderId> {
+        self.mark.as_ref()?.fallback.as_ref()
     }
 
     #[inline]
@@ -182,17 +195,21 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret")
             .field("version", self.version())
-            .field("stale_for", &self.stale)
+            .field("stale_for", &self.stale_for())
+            .field("fallback", &self.fallback())
             .finish_non_exhaustive()
     }
 }
 
-/// Displays `provider:key` of a reference.
+/// Displays `provider:key` of a reference, or its alias.
 pub(crate) struct Name<'a>(pub(crate) &'a SecretRef);
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.0.provider(), self.0.key())
+        match self.0.alias() {
+            Some(alias) => f.write_str(alias),
+            None => write!(f, "{}:{}", self.0.provider(), self.0.key()),
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwapOption, Cache};
-use oneiric_core::{Error, ErrorKind, Result, SecretRef, SecretValue, Version};
+use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef, SecretValue, Version};
 use tokio::sync::watch;
 
 use crate::cell::Cell;
 use crate::entry::{Entry, Name};
+use crate::sync::{Mutex, PoisonError};
 
 /// A reference that was resolved once and then follows changes. Reading it is one atomic load:
 /// no lock, no look-up, no allocation.
@@ -17,24 +18,23 @@ use crate::entry::{Entry, Name};
 /// Clones follow together. While one lives, the secret is kept fresh in the background.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    /// The follower's, without the way to it.
+    /// What is shown, without the way to it.
     current: Arc<ArcSwapOption<Current>>,
-    follower: Arc<Follower>,
+    shown: Arc<Shown>,
     changes: watch::Receiver<u64>,
-    /// A handle keeps its secret in the cache.
-    _cell: Arc<Cell>,
+    _following: Arc<Following>,
 }
 
 impl Handle {
-    pub(crate) fn new(follower: Arc<Follower>, cell: Arc<Cell>) -> Self {
-        let current = Arc::clone(&follower.current);
-        let changes = follower.serial.subscribe();
-        Self { current, follower, changes, _cell: cell }
+    pub(crate) fn new(following: Arc<Following>) -> Self {
+        let shown = Arc::clone(&following.parts[0].0.shown);
+        let (current, changes) = (Arc::clone(&shown.current), shown.serial.subscribe());
+        Self { current, shown, changes, _following: following }
     }
 
     /// What it refers to.
     pub fn reference(&self) -> &SecretRef {
-        &self.follower.reference
+        &self.shown.reference
     }
 
     /// The current value. A handle never shows an older version than one it has shown, unless a
@@ -46,7 +46,7 @@ impl Handle {
     #[inline]
     pub fn load(&self) -> Result<HandleGuard> {
         let guard = self.current.load();
-        if guard.is_some() { Ok(HandleGuard(guard)) } else { Err(self.follower.gone()) }
+        if guard.is_some() { Ok(HandleGuard(guard)) } else { Err(self.shown.gone()) }
     }
 
     /// A reader of its own for one thread or task, which keeps hold of the current value and
@@ -61,7 +61,7 @@ impl Handle {
     /// # Errors
     /// `Unavailable` once the resolver is gone.
     pub async fn changed(&mut self) -> Result<()> {
-        self.changes.changed().await.map_err(|_| self.follower.gone())
+        self.changes.changed().await.map_err(|_| self.shown.gone())
     }
 }
 
@@ -81,7 +81,7 @@ impl HandleReader {
     pub fn load(&mut self) -> Result<&SecretValue> {
         match self.cache.load() {
             Some(current) => Ok(&current.value),
-            None => Err(self.handle.follower.gone()),
+            None => Err(self.handle.shown.gone()),
         }
     }
 }
@@ -93,6 +93,12 @@ impl HandleGuard {
     /// The version it is of.
     pub fn version(&self) -> &Version {
         &self.current().version
+    }
+
+    /// The provider that answered in the place of the first candidate of an alias, because those
+    /// before it could not.
+    pub fn fallback(&self) -> Option<&ProviderId> {
+        self.current().fallback.as_ref()
     }
 
     #[inline]
@@ -120,32 +126,106 @@ impl fmt::Debug for HandleGuard {
 struct Current {
     value: SecretValue,
     version: Version,
+    fallback: Option<ProviderId>,
 }
 
-/// What all handles of one reference share.
+/// What all handles of one reference show.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    pub(crate) reference: SecretRef,
+pub(crate) struct Shown {
+    reference: SecretRef,
     /// Shared with handles and readers.
     current: Arc<ArcSwapOption<Current>>,
     serial: watch::Sender<u64>,
+    /// Whose value is shown: only one that stands as early is shown in its place.
+    rank: Mutex<usize>,
+}
+
+/// What sits with a secret and has it shown: one for a reference, one for each candidate of an
+/// alias.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    /// The candidate, or the reference itself.
+    reference: SecretRef,
+    /// How many stand before it.
+    pub(crate) rank: usize,
+    pub(crate) shown: Arc<Shown>,
+}
+
+/// The followers of one handle, with their secrets, which it keeps in the cache.
+#[derive(Debug)]
+pub(crate) struct Following {
+    parts: Vec<(Arc<Follower>, Arc<Cell>)>,
+}
+
+/// The rank of nobody.
+const NOBODY: usize = usize::MAX;
+
+impl Following {
+    pub(crate) fn new(parts: Vec<(Arc<Follower>, Arc<Cell>)>) -> Arc<Self> {
+        Arc::new(Self { parts })
+    }
+
+    pub(crate) fn parts(&self) -> &[(Arc<Follower>, Arc<Cell>)] {
+        &self.parts
+    }
+}
+
+impl Shown {
+    /// What shows nothing yet.
+    pub(crate) fn new(reference: SecretRef) -> Arc<Self> {
+        Arc::new(Self {
+            reference,
+            current: Arc::default(),
+            serial: watch::channel(0).0,
+            rank: Mutex::new(NOBODY),
+        })
+    }
+
+    pub(crate) fn is_of(&self, reference: &SecretRef) -> bool {
+        self.reference == *reference
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.current.load().is_some()
+    }
+
+    #[cold]
+    fn gone(&self) -> Error {
+        let message = format!("`{}` has no value that may be used now", self.reference);
+        Error::new(ErrorKind::Unavailable, message)
+    }
 }
 
 impl Follower {
+    /// One that nobody stands before.
+    ///
     /// # Errors
     /// If the entry does not have the field that is asked for.
-    pub(crate) fn new(reference: SecretRef, entry: &Entry) -> Result<Arc<Self>> {
-        let value = entry.part(reference.field(), &Name(&reference))?;
-        let current = Current { value, version: entry.version.clone() };
-        Ok(Arc::new(Self {
-            reference,
-            current: Arc::new(ArcSwapOption::new(Some(Arc::new(current)))),
-            serial: watch::channel(0).0,
-        }))
+    pub(crate) fn first(reference: &SecretRef, entry: &Entry) -> Result<Arc<Self>> {
+        entry.part(reference.field(), &Name(reference))?;
+        let follower = Self::of(reference.clone(), 0, &Shown::new(reference.clone()));
+        follower.show(entry, false);
+        Ok(follower)
     }
 
-    /// Shows a new entry. One that lacks the field is reported and the last good value stays.
+    pub(crate) fn of(reference: SecretRef, rank: usize, shown: &Arc<Shown>) -> Arc<Self> {
+        Arc::new(Self { reference, rank, shown: Arc::clone(shown) })
+    }
+
+    /// Shows a new entry. One that lacks the field is reported and the last good value stays; what
+    /// is shown of somebody who stands before stays as well.
     pub(crate) fn follow(&self, entry: &Entry) {
+        self.show(entry, true);
+    }
+
+    /// The same, saying whether those who wait for a change are told: who makes a handle sees what
+    /// it shows.
+    pub(crate) fn show(&self, entry: &Entry, is_change: bool) {
+        let shown = &self.shown;
+        let mut rank = shown.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.rank > *rank {
+            return;
+        }
         let value = match entry.part(self.reference.field(), &Name(&self.reference)) {
             Ok(value) => value,
             Err(error) => {
@@ -153,21 +233,28 @@ impl Follower {
                 return;
             }
         };
-        let known = self.current.load();
-        if known.as_ref().is_some_and(|c| c.version == entry.version && c.value.same_as(&value)) {
+        let moved = *rank != self.rank;
+        *rank = self.rank;
+        let known = shown.current.load();
+        if !moved
+            && known.as_ref().is_some_and(|c| c.version == entry.version && c.value.same_as(&value))
+        {
             return;
         }
-        self.current.store(Some(Arc::new(Current { value, version: entry.version.clone() })));
-        self.serial.send_modify(|serial| *serial += 1);
+        let fallback = (self.rank > 0).then(|| self.reference.provider().clone());
+        let current = Current { value, version: entry.version.clone(), fallback };
+        shown.current.store(Some(Arc::new(current)));
+        if is_change {
+            shown.serial.send_modify(|serial| *serial += 1);
+        }
     }
 
+    /// Shows nothing in the place of what is shown of this one.
     pub(crate) fn purge(&self) {
-        self.current.store(None);
-    }
-
-    #[cold]
-    fn gone(&self) -> Error {
-        let message = format!("`{}` has no value that may be used now", self.reference);
-        Error::new(ErrorKind::Unavailable, message)
+        let mut rank = self.shown.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        if *rank == self.rank {
+            *rank = NOBODY;
+            self.shown.current.store(None);
+        }
     }
 }

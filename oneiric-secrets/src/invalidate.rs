@@ -1,11 +1,12 @@
 //! Invalidation: what makes sure that nothing from before is served as fresh.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use oneiric_core::telemetry::{event, span};
-use oneiric_core::{ProviderId, Result};
+use oneiric_core::{ProviderId, Result, SecretKey, SecretRef};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Source};
 use crate::epoch::Bounds;
 use crate::event::SecretEvent;
 use crate::resolver::{Mode, Scope};
@@ -34,38 +35,42 @@ impl Shared {
             mode = mode.token()
         );
         let _entered = span.enter();
-        let all: Vec<_>;
-        let (sources, keys, name) = match scope {
-            Scope::All => {
-                all = self.cache.sources.values().collect();
-                (all, None, "all")
+        let (sources, name): (Vec<(&Arc<Source>, Option<Vec<SecretKey>>)>, _) = match scope {
+            Scope::All => (self.cache.sources.values().map(|of| (of, None)).collect(), "all"),
+            Scope::Provider(id) => (vec![(self.cache.source(id)?, None)], "provider"),
+            Scope::Keys(id, keys) => (vec![(self.cache.source(id)?, Some(keys.clone()))], "keys"),
+            Scope::Secrets(references) => {
+                let named = self.named(references)?;
+                let of_source = |(id, keys)| Ok((self.cache.source(&id)?, Some(keys)));
+                (named.into_iter().map(of_source).collect::<Result<_>>()?, "keys")
             }
-            Scope::Provider(id) => (vec![self.cache.source(id)?], None, "provider"),
-            Scope::Keys(id, keys) => (vec![self.cache.source(id)?], Some(keys), "keys"),
         };
         let saying = self.saying();
         // First the epoch, then the cells: one that is missed began its first fetch after it.
         let epoch = self.epochs.open();
-        let cells: Vec<Arc<Cell>> = match keys {
-            Some(keys) => {
-                let id = &sources[0].id;
-                keys.iter().flat_map(|key| self.cache.cells_of(id, key)).collect()
+        let mut cells: Vec<Arc<Cell>> = Vec::new();
+        let mut whole = Vec::new();
+        for (source, keys) in &sources {
+            match keys {
+                Some(keys) => {
+                    cells.extend(keys.iter().flat_map(|key| self.cache.cells_of(&source.id, key)));
+                }
+                None => {
+                    source.bounds.invalidate(mode, epoch);
+                    whole.push(source.id.clone());
+                }
             }
-            None => Vec::new(),
-        };
-        match keys {
-            Some(_) => cells.iter().for_each(|cell| cell.invalidate(mode, epoch)),
-            None => sources.iter().for_each(|source| source.bounds.invalidate(mode, epoch)),
         }
+        cells.iter().for_each(|cell| cell.invalidate(mode, epoch));
         drop(saying);
         if mode == Mode::Hard {
-            match keys {
-                Some(_) => cells.iter().for_each(|cell| cell.wipe(epoch)),
-                None => self.sweep(sources.iter().map(|source| source.id.clone()).collect(), epoch),
+            cells.iter().for_each(|cell| cell.wipe(epoch));
+            if !whole.is_empty() {
+                self.sweep(whole, epoch);
             }
         }
         self.tally.invalidated(mode.token(), name);
-        for source in sources {
+        for (source, keys) in sources {
             tracing::info!(
                 target: "oneiric",
                 event = event::CACHE_INVALIDATED,
@@ -74,14 +79,25 @@ impl Shared {
                 mode = mode.token(),
                 "secrets are invalidated"
             );
-            self.tell(SecretEvent::Invalidated {
-                provider: source.id.clone(),
-                keys: keys.cloned(),
-                mode,
-            });
+            self.tell(SecretEvent::Invalidated { provider: source.id.clone(), keys, mode });
         }
         self.keeper.wake.notify_one();
         Ok(())
+    }
+
+    /// The secrets of these references by their providers; those of an alias are all of its
+    /// candidates'.
+    fn named(&self, references: &[SecretRef]) -> Result<BTreeMap<ProviderId, Vec<SecretKey>>> {
+        let mut named: BTreeMap<ProviderId, Vec<SecretKey>> = BTreeMap::new();
+        for reference in references {
+            for secret in self.candidates(reference)? {
+                let keys = named.entry(secret.provider().clone()).or_default();
+                if !keys.contains(secret.key()) {
+                    keys.push(secret.key().clone());
+                }
+            }
+        }
+        Ok(named)
     }
 
     /// Wipes what a hard invalidation of whole providers has hidden, behind the caller's back.

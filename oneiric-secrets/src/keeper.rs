@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::cell::Cell;
 use crate::entry::Entry;
+use crate::handle::Following;
 use crate::shared::Shared;
 use crate::sync::{Mutex, PoisonError};
 
@@ -21,6 +22,8 @@ const KEEPER_COURTESY: Duration = Duration::from_millis(5);
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     followed: Mutex<Vec<Weak<Cell>>>,
+    /// The handles of aliases, which have others to turn to.
+    standing_by: Mutex<Vec<Weak<Following>>>,
     started: OnceLock<()>,
     pub(crate) wake: Arc<Notify>,
 }
@@ -69,6 +72,9 @@ impl Shared {
                 cell.expire_followers(is_over);
             }
         }
+        for following in self.keeper.standing_by() {
+            self.keep_fallback(&following, &mut due);
+        }
         for (provider, age) in &oldest {
             self.tally.age(provider, *age);
         }
@@ -78,7 +84,54 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Has a handle of an alias shown what somebody else has, while nobody before them can answer.
+    fn keep_fallback(&self, following: &Following, due: &mut BTreeMap<ProviderId, Vec<Arc<Cell>>>) {
+        let parts = following.parts();
+        let now = self.options.clock.now();
+        for (_, cell) in &parts[1..] {
+            let is_over = |entry: &Entry| now >= self.options.followed_until(&entry.times);
+            if cell.entry().is_some_and(|entry| is_over(&entry)) {
+                cell.expire_followers(is_over);
+            }
+        }
+        let out = parts.iter().take_while(|(_, cell)| self.is_out(cell).is_some()).count();
+        // Where nobody can answer, the last is tried like any other.
+        let at = out.min(parts.len() - 1);
+        if at == 0 {
+            return;
+        }
+        let (follower, cell) = &parts[at];
+        let fresh = cell.entry().filter(|entry| self.is_fresh(cell, entry));
+        if let Some(entry) = &fresh {
+            follower.follow(entry);
+        }
+        let is_due = fresh.is_none_or(|entry| now >= entry.times.refresh);
+        if is_due && !self.is_left_alone(cell) {
+            due.entry(cell.source.id.clone()).or_default().push(Arc::clone(cell));
+        }
+    }
+
+    /// Whether an entry of this cell may be served as fresh.
+    pub(crate) fn is_fresh(&self, cell: &Cell, entry: &Entry) -> bool {
+        cell.is_valid(entry.epoch) && self.options.clock.now() < entry.times.fresh_until
+    }
+}
+
 impl Keeper {
+    /// Looks after a handle of an alias from now on.
+    pub(crate) fn stand_by(&self, following: &Arc<Following>) {
+        let mut known = self.standing_by.lock().unwrap_or_else(PoisonError::into_inner);
+        known.push(Arc::downgrade(following));
+    }
+
+    /// Those that are still there; the others are forgotten.
+    fn standing_by(&self) -> Vec<Arc<Following>> {
+        let mut known = self.standing_by.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|following| following.strong_count() > 0);
+        known.iter().filter_map(Weak::upgrade).collect()
+    }
+
     pub(crate) fn follow(&self, cell: &Arc<Cell>) {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = followed.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(cell)));
@@ -92,7 +145,7 @@ impl Keeper {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cells = Vec::with_capacity(followed.len());
         followed.retain(|cell| match cell.upgrade() {
-            Some(cell) if cell.is_followed() => {
+            Some(cell) if cell.is_kept() => {
                 cells.push(cell);
                 true
             }

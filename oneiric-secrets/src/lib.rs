@@ -18,6 +18,7 @@ mod cache;
 mod cell;
 mod shared;
 mod read;
+mod alias;
 mod set;
 mod loader;
 mod flight;

@@ -1,8 +1,9 @@
 //! How long values live.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use oneiric_core::{Clock, Moment, Result, SecretRef, SecretValue};
+use oneiric_core::{AliasId, Clock, Moment, Result, SecretRef, SecretValue};
 
 use crate::entry::{Name, Times};
 use crate::verify::Verify;
@@ -27,6 +28,9 @@ pub struct ResolverOptions {
     /// How many secrets are held at most. What a handle or an adapter follows is never evicted
     /// and may go beyond it.
     pub capacity: usize,
+    /// What aliases stand for: who may answer, the first one first, none of them an alias. A field
+    /// that is asked for is one within the candidate's.
+    pub aliases: BTreeMap<AliasId, Vec<SecretRef>>,
     /// Whether an empty value is a value.
     pub allow_empty: bool,
     /// Whether `changeme`, `***` and the like are values.
@@ -47,6 +51,7 @@ impl Default for ResolverOptions {
             calls_at_once: 32,
             calls_a_second: 500,
             capacity: 100_000,
+            aliases: BTreeMap::new(),
             allow_empty: false,
             allow_placeholders: false,
             clock: Clock::system(),

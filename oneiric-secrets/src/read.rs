@@ -1,15 +1,16 @@
 //! The read flow: cache, else loader, else the last good value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use oneiric_core::{Error, ErrorKind, Moment, ProviderId, Result, SecretRef};
+use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
 use tokio::time::{Instant, timeout_at};
 
+use crate::alias::Way;
 use crate::cell::Cell;
 use crate::entry::{Entry, EntryGuard, Secret, shutting_down};
 use crate::flight::{Flight, Landing};
@@ -24,11 +25,15 @@ pub(crate) struct Answer {
     pub(crate) cell: Arc<Cell>,
     pub(crate) entry: Arc<Entry>,
     pub(crate) stale: Option<Duration>,
+    /// Whose answer it is, if an alias was asked for.
+    pub(crate) way: Option<(Arc<Way>, usize)>,
 }
 
 impl Answer {
     pub(crate) fn narrow(self, reference: &SecretRef) -> Result<Secret> {
-        Secret::new(EntryGuard::from_inner(Some(self.entry)), reference, self.stale)
+        let mark = self.mark();
+        let entry = EntryGuard::from_inner(Some(Arc::clone(&self.entry)));
+        Secret::new(entry, self.asked(reference), mark)
     }
 }
 
@@ -76,7 +81,7 @@ impl Future for Get<'_> {
 
 impl Shared {
     /// The fast path of a read: by way of what the reference remembers, to an entry that needs
-    /// nothing done.
+    /// nothing done. An alias remembers no cell.
     #[inline(always)]
     pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
         let now = self.ticker.now();
@@ -88,12 +93,21 @@ impl Shared {
             self.tally.hit();
             return Some(entry);
         }
-        self.hit_by_name(reference, now)
+        None
     }
 
     /// The same for a reference that does not know the way, or knows a cell that has left.
     #[inline(never)]
-    fn hit_by_name(&self, reference: &SecretRef, now: Moment) -> Option<EntryGuard> {
+    pub(crate) fn hit_by_name(&self, reference: &SecretRef) -> Option<Secret> {
+        if reference.alias().is_some() {
+            return self.hit_by_alias(reference);
+        }
+        Secret::new(self.hit_in_cache(reference)?, reference, None).ok()
+    }
+
+    /// By a look-up.
+    pub(crate) fn hit_in_cache(&self, reference: &SecretRef) -> Option<EntryGuard> {
+        let now = self.ticker.now();
         let cell = self.cache.known_cell(reference)?;
         let entry = cell.hit(now)?;
         cell.touch(now);
@@ -103,28 +117,37 @@ impl Shared {
         Some(entry)
     }
 
-    /// The read flow: cache, else loader, else the last good value.
+    /// The read of any reference.
     pub(crate) async fn read(self: &Arc<Self>, reference: &SecretRef) -> Result<Answer> {
+        if reference.alias().is_none() {
+            return self.read_plain(reference).await;
+        }
+        let mut answers = self.read_all(std::slice::from_ref(reference), &BTreeSet::new()).await;
+        answers.pop().expect("there is an answer for each reference")
+    }
+
+    /// The read flow of what is no alias: cache, else loader, else the last good value.
+    pub(crate) async fn read_plain(self: &Arc<Self>, reference: &SecretRef) -> Result<Answer> {
         let cell = self.cache.cell(reference)?;
         if let Some(entry) = self.fresh(&cell) {
             cell.touch(self.ticker.now());
             self.tally.hit();
-            return Ok(Answer { cell, entry, stale: None });
+            return Ok(Answer { cell, entry, stale: None, way: None });
         }
         self.tally.miss();
         self.load(cell, reference, None).await
     }
 
-    /// The same for several: what is missing is fetched in one flight per provider.
-    pub(crate) async fn read_all(
+    /// The same for several: what is missing is fetched in as few flights as each store allows.
+    pub(crate) async fn read_each(
         self: &Arc<Self>,
-        references: &[SecretRef],
+        references: &[&SecretRef],
     ) -> Vec<Result<Answer>> {
         let mut flights = self.board_missing(references);
         let mut answers = Vec::with_capacity(references.len());
         for (reference, flight) in references.iter().zip(&mut flights) {
             answers.push(match flight.take() {
-                None => self.read(reference).await,
+                None => self.read_plain(reference).await,
                 Some((cell, flight)) => {
                     self.tally.miss();
                     self.load(cell, reference, Some(flight)).await
@@ -137,7 +160,7 @@ impl Shared {
     /// Boards what is missing of several secrets; `None` for each that needs no flight.
     fn board_missing(
         self: &Arc<Self>,
-        references: &[SecretRef],
+        references: &[&SecretRef],
     ) -> Vec<Option<(Arc<Cell>, Arc<Flight>)>> {
         let mut missing: BTreeMap<&ProviderId, Vec<(usize, Arc<Cell>)>> = BTreeMap::new();
         for (at, reference) in references.iter().enumerate() {
@@ -197,7 +220,7 @@ impl Shared {
             match self.await_flight(&cell, &flight).await {
                 // An invalidation may have come after the landing.
                 Ok(entry) if cell.is_valid(entry.epoch) => {
-                    return Ok(Answer { cell, entry, stale: None });
+                    return Ok(Answer { cell, entry, stale: None, way: None });
                 }
                 Ok(_) => {}
                 Err(error) => return self.stale_or(cell, error),
@@ -261,14 +284,14 @@ impl Shared {
 
     /// The failure that the provider's last answer was, if a value serves over it and the provider
     /// was due to be asked again not long ago.
-    fn recent_failure(&self, cell: &Cell) -> Option<Error> {
+    pub(crate) fn recent_failure(&self, cell: &Cell) -> Option<Error> {
         let failing = cell.peek(|state| state.failing.clone()).flatten()?;
         let is_recent = self.options.clock.now() < failing.until.after(RECENT);
         (is_recent && cell.is_valid(failing.epoch) && serves_stale(&failing.error))
             .then_some(failing.error)
     }
 
-    fn last_good(&self, cell: &Cell) -> Option<Arc<Entry>> {
+    pub(crate) fn last_good(&self, cell: &Cell) -> Option<Arc<Entry>> {
         cell.entry()
             .filter(|entry| self.options.clock.now() < self.options.usable_until(&entry.times))
             .filter(|entry| !entry.has_ended(self.options.clock.now()))
@@ -279,7 +302,7 @@ impl Shared {
             Some(entry) => {
                 self.tally.stale();
                 let age = self.options.clock.now().since(entry.times.fetched);
-                Ok(Answer { cell, entry, stale: Some(age) })
+                Ok(Answer { cell, entry, stale: Some(age), way: None })
             }
             None => Err(error.context(format!("cannot get `{cell}`"))),
         }

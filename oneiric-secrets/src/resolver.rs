@@ -1,5 +1,6 @@
 //! The resolver: the one door through which a process gets secrets.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cell::{Cell, Expected};
 use crate::entry::{CachedSecret, Name, Secret};
 use crate::event::SecretEvent;
-use crate::handle::{Follower, Handle};
+use crate::handle::{Follower, Following, Handle, Shown};
 use crate::options::ResolverOptions;
 use crate::read::{Answer, Get};
 use crate::set::Consistency;
@@ -52,6 +53,8 @@ pub enum Scope {
     Provider(ProviderId),
     /// These secrets: all versions and fields of each.
     Keys(ProviderId, Vec<SecretKey>),
+    /// These secrets, of any providers; of an alias, everybody who may answer for it.
+    Secrets(Vec<SecretRef>),
 }
 
 /// How far an invalidation goes.
@@ -112,7 +115,9 @@ impl Resolver {
     // Half of the time of a hit would go into handing the answer out through memory.
     #[inline(always)]
     pub fn try_get(&self, reference: &SecretRef) -> Option<Secret> {
-        let entry = self.shared.hit(reference)?;
+        let Some(entry) = self.shared.hit(reference) else {
+            return self.shared.hit_by_name(reference);
+        };
         match reference.field() {
             None => Some(Secret::whole(entry)),
             Some(_) => Secret::new(entry, reference, None).ok(),
@@ -122,7 +127,7 @@ impl Resolver {
     /// Several secrets, each with its own answer, in the order of the references. What is not in
     /// the cache is read in one call per provider.
     pub async fn get_many(&self, references: &[SecretRef]) -> Vec<Result<Secret>> {
-        let answers = self.shared.read_all(references).await;
+        let answers = self.shared.read_all(references, &BTreeSet::new()).await;
         let narrow = |(reference, answer): (_, Result<Answer>)| answer?.narrow(reference);
         references.iter().zip(answers).map(narrow).collect()
     }
@@ -132,18 +137,30 @@ impl Resolver {
     ///
     /// # Errors
     /// Those of the provider for any of them, and `Unavailable` if no consistent set could be
-    /// had, for instance because a part of it was rotated and another part cannot be read.
+    /// had: secrets of one provider are read from their fallbacks together or not at all, or for
+    /// instance because a part of it was rotated and another part cannot be read.
     pub async fn get_set(&self, references: &[SecretRef]) -> Result<SecretSet> {
+        let mut down = BTreeSet::new();
         for _ in 0..SET_TRIES {
-            let answers = self.shared.read_all(references).await;
+            let answers = self.shared.read_all(references, &down).await;
             let answers = answers.into_iter().collect::<Result<Vec<_>>>()?;
+            let half_down = Shared::half_down(references, &answers)?;
+            if !half_down.is_empty() {
+                down.extend(half_down);
+                continue;
+            }
             match self.shared.consistency(&answers) {
                 Consistency::Whole => {
                     let parts = references.iter().zip(&answers).map(|(reference, answer)| {
-                        let value = answer.entry.part(reference.field(), &Name(reference))?;
+                        let asked = answer.asked(reference);
+                        let value = answer.entry.part(asked.field(), &Name(asked))?;
                         Ok((reference.clone(), value, answer.entry.version.clone()))
                     });
-                    return Ok(SecretSet::new(parts.collect::<Result<Vec<_>>>()?));
+                    let set = SecretSet::new(parts.collect::<Result<Vec<_>>>()?);
+                    if answers.iter().all(|answer| answer.fallback().is_none()) {
+                        return Ok(set);
+                    }
+                    return Ok(set.answered_by(answers.iter().map(|of| of.fallback().cloned())));
                 }
                 // Somebody invalidated in between: read again.
                 Consistency::Moved => {}
@@ -172,20 +189,23 @@ impl Resolver {
     /// # Errors
     /// As [`get`](Self::get): a handle exists only once there is a value.
     pub async fn handle(&self, reference: &SecretRef) -> Result<Handle> {
+        if reference.alias().is_some() {
+            return self.handle_of_alias(reference).await;
+        }
         let shared = &self.shared;
         loop {
-            shared.read(reference).await?;
+            shared.read_plain(reference).await?;
             let cell = shared.cache.cell(reference)?;
             let mut state = cell.state();
             state.followers.retain(|follower| follower.strong_count() > 0);
             // The keeper forgets a secret whose last handle is gone.
-            let first = state.followers.is_empty();
+            let first = !state.is_kept();
             let known = state.followers.iter().filter_map(Weak::upgrade);
-            let known = known.into_iter().find(|follower| follower.reference == *reference);
+            let known = known.into_iter().find(|of| of.shown.is_of(reference));
             let follower = match (known, cell.entry()) {
                 (Some(follower), _) => follower,
                 (None, Some(entry)) => {
-                    let follower = Follower::new(reference.clone(), &entry)?;
+                    let follower = Follower::first(reference, &entry)?;
                     state.followers.push(Arc::downgrade(&follower));
                     follower
                 }
@@ -197,8 +217,66 @@ impl Resolver {
                 shared.keeper.follow(&cell);
             }
             shared.start_keeper();
-            return Ok(Handle::new(follower, cell));
+            return Ok(Handle::new(Following::new(vec![(follower, cell)])));
         }
+    }
+
+    /// The same for an alias: its followers sit with all candidates, and what one that stands
+    /// before another has is shown.
+    async fn handle_of_alias(&self, reference: &SecretRef) -> Result<Handle> {
+        let shared = &self.shared;
+        let way = shared.way(reference)?;
+        'anew: loop {
+            let answer = shared.read(reference).await?;
+            let asked = answer.asked(reference);
+            answer.entry.part(asked.field(), &Name(asked))?;
+            let answered = answer.before().len();
+            let shown = Shown::new(reference.clone());
+            let mut parts = Vec::with_capacity(way.candidates.len());
+            let mut first = false;
+            for (rank, candidate) in way.candidates.iter().enumerate() {
+                let cell = shared.cache.cell(candidate)?;
+                let mut state = cell.state();
+                if cell.is_dead() {
+                    continue 'anew;
+                }
+                first |= rank == 0 && !state.is_kept();
+                let follower = Follower::of(candidate.clone(), rank, &shown);
+                state.followers.push(Arc::downgrade(&follower));
+                if let Some(entry) = cell.entry()
+                    && (rank == answered || (rank < answered && shared.is_fresh(&cell, &entry)))
+                {
+                    follower.show(&entry, false);
+                }
+                drop(state);
+                parts.push((follower, cell));
+            }
+            if !shown.is_there() {
+                continue;
+            }
+            if first {
+                shared.keeper.follow(&parts[0].1);
+            }
+            let following = Following::new(parts);
+            shared.keeper.stand_by(&following);
+            shared.start_keeper();
+            return Ok(Handle::new(following));
+        }
+    }
+
+    /// Who may answer for a reference, the first one first: the reference itself or, for an alias,
+    /// what it stands for, with the field that is asked for.
+    ///
+    /// # Errors
+    /// `Invalid` if there is no such alias, with the nearest that there is.
+    pub fn candidates(&self, reference: &SecretRef) -> Result<Vec<SecretRef>> {
+        self.shared.candidates(reference)
+    }
+
+    /// The one of them that answered last; before anybody asked, the first. `None` if there is no
+    /// such alias.
+    pub fn answering(&self, reference: &SecretRef) -> Option<SecretRef> {
+        self.shared.answering(reference)
     }
 
     /// Makes sure that nothing fetched before now is served as fresh: when this returns, every
@@ -206,7 +284,7 @@ impl Resolver {
     /// marked as stale. Emits `secrets-cache-invalidated`.
     ///
     /// # Errors
-    /// `Invalid` if there is no such provider; then nothing has changed.
+    /// `Invalid` if there is no such provider or alias; then nothing has changed.
     pub fn invalidate_secrets(&self, scope: &Scope, mode: Mode) -> Result<()> {
         self.shared.invalidate(scope, mode)
     }
@@ -261,13 +339,15 @@ impl Resolver {
 
     /// The version of a secret that the cache holds, fresh or not, without reading it.
     pub fn held_version(&self, reference: &SecretRef) -> Option<Version> {
-        let cell = self.shared.cache.known_cell(reference)?;
+        let cell = self.shared.cache.known_cell(&self.answering(reference)?)?;
         cell.entry().map(|entry| entry.version.clone())
     }
 
-    /// Why the last fetch of a secret failed, if it did: the reason behind a stale answer.
+    /// Why the last fetch of a secret failed, if it did: the reason behind a stale answer. For an
+    /// alias it is that of its first candidate, which is the one that is served stale.
     pub fn last_failure(&self, reference: &SecretRef) -> Option<Error> {
-        let cell = self.shared.cache.known_cell(reference)?;
+        let first = self.candidates(reference).ok()?.into_iter().next()?;
+        let cell = self.shared.cache.known_cell(&first)?;
         cell.peek(|state| Some(state.failing.as_ref()?.error.clone())).flatten()
     }
 

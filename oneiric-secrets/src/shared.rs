@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oneiric_core::{Moment, ProviderId, SecretProvider};
+use oneiric_core::{AliasId, Moment, ProviderId, SecretProvider};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alias::{Alias, aliases};
 use crate::cache::SecretValueCache;
 use crate::cell::Source;
 use crate::courtesy::Courtesy;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) home: u64,
     pub(crate) ticker: Ticker,
     pub(crate) cache: SecretValueCache,
+    pub(crate) aliases: BTreeMap<AliasId, Arc<Alias>>,
     pub(crate) epochs: Epochs,
     saying: Mutex<()>,
     pub(crate) options: ResolverOptions,
@@ -60,6 +62,7 @@ impl Shared {
             home,
             ticker,
             cache: SecretValueCache::new(sources, options.capacity, random.fork()),
+            aliases: aliases(&options.aliases),
             epochs: Epochs::default(),
             saying: Mutex::default(),
             options,

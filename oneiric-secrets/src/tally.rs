@@ -22,6 +22,7 @@ pub(crate) struct Tally {
     upstream_calls: Counter<u64>,
     fetch_duration: Histogram<f64>,
     age: Gauge<f64>,
+    fallback_served: Counter<u64>,
 }
 
 #[derive(Debug)]
@@ -102,6 +103,10 @@ impl Tally {
                 .with_unit("s")
                 .with_description("The age of the oldest value that a handle shows")
                 .build(),
+            fallback_served: meter
+                .u64_counter(metric::FALLBACK_SERVED)
+                .with_description("Answers from a fallback, because those before it were failing")
+                .build(),
         }
     }
 
@@ -116,6 +121,11 @@ impl Tally {
 
     pub(crate) fn stale(&self) {
         SUMS.stale.add_one();
+    }
+
+    /// One answer of a fallback, with its provider.
+    pub(crate) fn fallback_served(&self, provider: &[KeyValue]) {
+        self.fallback_served.add(1, provider);
     }
 
     pub(crate) fn invalidated(&self, mode: &'static str, scope: &'static str) {
