@@ -7,9 +7,10 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use oneiric_core::settings::{Section, Settings};
+use oneiric_core::settings::{SecretSettings, Section, Settings, nearest};
 use oneiric_core::{
-    AdapterId, Error, ErrorKind, InstanceId, LifecycleHook, ProviderId, Result, SecretProvider,
+    AdapterId, AliasId, Error, ErrorKind, InstanceId, LifecycleHook, ProviderId, Result,
+    SecretProvider,
 };
 use oneiric_secrets::{Resolver, ResolverOptions};
 
@@ -69,7 +70,7 @@ impl Assembly {
     ///
     /// # Errors
     /// `Invalid`, with everything that is wrong: a kind that is not linked, an adapter that names
-    /// a provider which is not there, and whatever a part says of its own section.
+    /// a provider or an alias which is not there, and whatever a part says of its own section.
     pub fn from_settings(settings: &Settings, registry: &Registry) -> Result<Self> {
         let mut problems = Vec::new();
         let mut note = |error: Error| problems.push(error.chain());
@@ -87,7 +88,11 @@ impl Assembly {
             match factory.and_then(|factory| factory(id, section)) {
                 Ok(adapter) => {
                     for reference in adapter.secrets() {
-                        if !settings.providers.contains_key(reference.provider()) {
+                        if let Some(alias) = reference.alias() {
+                            if !settings.secrets.contains_key(alias) {
+                                note(unknown_alias(settings, section, alias));
+                            }
+                        } else if !settings.providers.contains_key(reference.provider()) {
                             note(Error::new(
                                 ErrorKind::Invalid,
                                 format!(
@@ -128,6 +133,18 @@ fn linked<F: Copy>(
     })
 }
 
+fn unknown_alias(settings: &Settings, section: &Section, alias: &str) -> Error {
+    let known = settings.secrets.keys().map(AliasId::as_str);
+    let hint = match nearest(alias, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if settings.secrets.is_empty() => "the settings define none".to_owned(),
+        None => format!("the settings define {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    let path = section.path();
+    let message = format!("`{path}` needs `{alias}`, and there is no such alias; {hint}");
+    Error::new(ErrorKind::Invalid, message)
+}
+
 fn resolver_options(settings: &Settings) -> ResolverOptions {
     let mut options = ResolverOptions::default();
     options.ttl = settings.secrets_cache_ttl;
@@ -136,6 +153,8 @@ fn resolver_options(settings: &Settings) -> ResolverOptions {
     options.calls_at_once = settings.secrets_calls_at_once;
     options.calls_a_second = settings.secrets_calls_a_second;
     options.fetch_timeout = settings.agent.fetch_timeout;
+    let alias = |(id, of): (&AliasId, &SecretSettings)| (id.clone(), of.candidates.clone());
+    options.aliases = settings.secrets.iter().map(alias).collect();
     options
 }
 

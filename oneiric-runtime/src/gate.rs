@@ -20,6 +20,8 @@ pub(crate) struct Ask {
     pub(crate) only: Option<AdapterId>,
     /// Whether it goes back.
     pub(crate) back: bool,
+    /// Who may answer for the aliases of the scope.
+    candidates: Vec<SecretRef>,
 }
 
 impl Ask {
@@ -31,15 +33,35 @@ impl Ask {
                 keys.dedup();
                 Scope::Keys(provider, keys)
             }
+            Scope::Secrets(references) => {
+                let mut references: Vec<_> = references.iter().map(whole).collect();
+                references.sort();
+                references.dedup();
+                Scope::Secrets(references)
+            }
             scope => scope,
         };
-        Self { scope, invalidate, only: None, back: false }
+        Self { scope, invalidate, only: None, back: false, candidates: Vec::new() }
+    }
+
+    /// The same, knowing who may answer for a reference.
+    pub(crate) fn knowing(mut self, who: impl Fn(&SecretRef) -> Vec<SecretRef>) -> Self {
+        if let Scope::Secrets(references) = &self.scope {
+            let candidates = references.iter().filter(|of| of.alias().is_some()).flat_map(who);
+            self.candidates = candidates.collect();
+        }
+        self
+    }
+
+    /// The same with another invalidation.
+    pub(crate) fn with(self, invalidate: Option<Mode>) -> Self {
+        Self { invalidate, ..self }
     }
 
     /// The first generation of an adapter, which needs nothing but its own secrets.
     pub(crate) fn first_generation(adapter: AdapterId) -> Self {
         let none = Scope::Keys("none".parse().expect("it is a valid id"), Vec::new());
-        Self { scope: none, invalidate: None, only: Some(adapter), back: false }
+        Self { only: Some(adapter), ..Self::new(none, None) }
     }
 
     /// The return of an adapter to the secrets of the generation before.
@@ -49,21 +71,45 @@ impl Ask {
 
     /// Whether the two have a secret in common.
     pub(crate) fn touches(&self, other: &Self) -> bool {
-        Reach::new(&self.scope, []).overlaps(&Reach::new(&other.scope, []))
+        self.reach([]).overlaps(&other.reach([]))
+    }
+
+    /// The secrets that a rotation for it touches, with those of these adapters.
+    pub(crate) fn reach<'a>(&'a self, adapters: impl IntoIterator<Item = &'a SecretRef>) -> Reach {
+        Reach::new(&self.scope, self.candidates.iter().chain(adapters))
     }
 
     /// Whether everything that `other` asks for is asked for here.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         match (&self.scope, &other.scope) {
             (Scope::All, _) => true,
-            (Scope::Provider(ours), Scope::Provider(theirs) | Scope::Keys(theirs, _)) => {
-                ours == theirs
+            (Scope::Provider(ours), Scope::Provider(theirs)) => ours == theirs,
+            (_, Scope::Keys(id, keys)) => {
+                keys.iter().all(|key| self.covers(&SecretRef::new(id.clone(), key.clone())))
             }
-            (Scope::Keys(ours, all), Scope::Keys(theirs, keys)) => {
-                ours == theirs && keys.iter().all(|key| all.contains(key))
+            // An alias is all who may answer for it.
+            (_, Scope::Secrets(of)) => {
+                let plain = of.iter().filter(|of| of.alias().is_none());
+                plain.chain(&other.candidates).all(|of| self.covers(of))
             }
             _ => false,
         }
+    }
+
+    /// The part of it that is about these, without an invalidation.
+    pub(crate) fn part(&self, about: impl Fn(&SecretRef) -> bool) -> Self {
+        let scope = match &self.scope {
+            Scope::Keys(id, keys) => {
+                let is_meant =
+                    |key: &&SecretKey| about(&SecretRef::new(id.clone(), (*key).clone()));
+                Scope::Keys(id.clone(), keys.iter().filter(is_meant).cloned().collect())
+            }
+            Scope::Secrets(of) => {
+                Scope::Secrets(of.iter().filter(|of| about(of)).cloned().collect())
+            }
+            scope => scope.clone(),
+        };
+        Self { candidates: self.candidates.clone(), ..Self::new(scope, None) }
     }
 
     /// Whether this secret is asked for.
@@ -73,6 +119,9 @@ impl Ask {
             Scope::Provider(provider) => reference.provider() == provider,
             Scope::Keys(provider, keys) => {
                 reference.provider() == provider && keys.contains(reference.key())
+            }
+            Scope::Secrets(references) => {
+                references.iter().chain(&self.candidates).any(|of| is_same(of, reference))
             }
         }
     }
@@ -87,10 +136,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    pub(crate) fn new<'a>(
-        scope: &Scope,
-        adapters: impl IntoIterator<Item = &'a SecretRef>,
-    ) -> Self {
+    fn new<'a>(scope: &Scope, adapters: impl IntoIterator<Item = &'a SecretRef>) -> Self {
         let mut reach = Self::default();
         match scope {
             Scope::All => reach.all = true,
@@ -98,8 +144,8 @@ impl Reach {
             Scope::Keys(provider, keys) => {
                 reach.secrets.extend(keys.iter().map(|key| (provider.clone(), key.clone())));
             }
+            Scope::Secrets(references) => reach.secrets.extend(references.iter().map(secret)),
         }
-        let secret = |of: &SecretRef| (of.provider().clone(), of.key().clone());
         reach.secrets.extend(adapters.into_iter().map(secret));
         reach
     }
@@ -114,6 +160,20 @@ impl Reach {
         };
         one_way(self, other) || one_way(other, self)
     }
+}
+
+/// Whether both are of one secret, or are one alias, in any version and field.
+pub(crate) fn is_same(one: &SecretRef, other: &SecretRef) -> bool {
+    one.provider() == other.provider() && one.key() == other.key()
+}
+
+/// The secret, or the alias, without a version and a field.
+pub(crate) fn whole(reference: &SecretRef) -> SecretRef {
+    SecretRef::new(reference.provider().clone(), reference.key().clone())
+}
+
+fn secret(of: &SecretRef) -> (ProviderId, SecretKey) {
+    (of.provider().clone(), of.key().clone())
 }
 
 /// Which job is meant when it is over.
@@ -170,8 +230,8 @@ impl<W> Gate<W> {
     }
 
     /// Whether something waits that asks for one of these.
-    pub(crate) fn awaits(&self, secrets: &[SecretRef]) -> bool {
-        self.waiting.iter().any(|(ask, _)| secrets.iter().any(|secret| ask.covers(secret)))
+    pub(crate) fn awaits<'a>(&self, mut secrets: impl Iterator<Item = &'a SecretRef>) -> bool {
+        secrets.any(|secret| self.waiting.iter().any(|(ask, _)| ask.covers(secret)))
     }
 
     /// Takes out what waits and asks for no more than this ask, which is about to read anew.
@@ -214,7 +274,7 @@ mod tests {
     }
 
     fn reach(ask: &Ask) -> Reach {
-        Reach::new(&ask.scope, [])
+        ask.reach([])
     }
 
     #[test]
@@ -247,7 +307,7 @@ mod tests {
         let mut gate = Gate::default();
         gate.submit(ask(&["a"]), ());
         gate.submit(ask(&["b"]), ());
-        let of_one_adapter = |ask: &Ask| Reach::new(&ask.scope, &both);
+        let of_one_adapter = |ask: &Ask| ask.reach(&both);
         assert!(gate.admit(of_one_adapter).is_some());
         assert!(gate.admit(of_one_adapter).is_none());
     }

@@ -13,6 +13,8 @@ mod runtime;
 mod manager;
 mod slot;
 mod gate;
+mod needs;
+mod keys;
 mod rotation;
 pub mod report;
 mod watcher;

@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use oneiric_core::telemetry::event;
 use oneiric_core::{
-    AdapterId, Error, ErrorKind, LifecycleHook, ProviderId, Refusal, Result, SecretKey, SecretRef,
-    Version,
+    AdapterId, AliasId, Error, ErrorKind, LifecycleHook, ProviderId, Refusal, Result, SecretKey,
+    SecretRef, Version,
 };
 use oneiric_secrets::{Handle, Mode, Resolver, Scope, SecretEvent};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::gate::{Ask, Gate, JobId, Reach};
+use crate::needs::Needs;
 use crate::report::{AdapterStatus, InstanceReport, Outcome, Progress};
 use crate::rotation::{Adopted, Leak, Rotation, Step};
 use crate::runtime::{RotateRequest, RuntimeOptions, new_rotation_id};
@@ -50,6 +51,8 @@ pub(crate) enum Event {
     Noticed { provider: ProviderId, keys: Vec<SecretKey> },
     /// The cache holds another version than before.
     Changed { provider: ProviderId, key: SecretKey, version: Version },
+    /// The first candidate of an alias answers again.
+    Moved { alias: AliasId },
     /// The cache may hold other versions than before.
     Lagged,
     /// It is time to try again what was not taken over.
@@ -173,6 +176,7 @@ impl LifecycleManager {
                     Ok(SecretEvent::Changed { provider, key, version }) => {
                         Event::Changed { provider, key, version }
                     }
+                    Ok(SecretEvent::Moved { alias, fallback: false, .. }) => Event::Moved { alias },
                     Ok(_) => continue,
                     Err(broadcast::error::RecvError::Lagged(_)) => Event::Lagged,
                     Err(broadcast::error::RecvError::Closed) => break,
@@ -218,17 +222,27 @@ impl LifecycleManager {
             Event::Trigger(trigger) => {
                 let _ = trigger.progress.send(Progress::Waiting);
                 let request = &trigger.request;
-                let ask = Ask::new(request.scope.clone(), Some(request.mode));
+                let ask = self.ask(request.scope.clone(), Some(request.mode));
                 self.submit(ask, Waiter::Trigger(trigger));
             }
             Event::Noticed { provider, keys } => {
                 self.follow_up(&Ask::new(Scope::Keys(provider, keys), Some(Mode::Soft)));
             }
             Event::Changed { provider, key, version } => {
-                let behind = self.slots.values().any(|slot| slot.lacks(&provider, &key, &version));
+                let of = SecretRef::new(provider.clone(), key.clone());
+                let is_behind = |slot: &Slot| slot.is_behind(&of, &version, &self.resolver);
+                let behind = self.slots.values().any(is_behind);
                 // Where nothing is watched, only who asks for a rotation gets one.
                 if behind && !self.options.watch_interval.is_zero() {
                     self.follow_up(&Ask::new(Scope::Keys(provider, vec![key]), None));
+                }
+            }
+            Event::Moved { alias } => {
+                let alias = SecretRef::from(alias);
+                // One that has a valid secret does not move to a fallback by itself, but back.
+                let behind = self.slots.values().any(|slot| slot.serves_fallback(&alias));
+                if behind && !self.options.watch_interval.is_zero() {
+                    self.follow_up(&self.ask(Scope::Secrets(vec![alias]), None));
                 }
             }
             Event::Lagged => self.submit(Ask::new(Scope::All, None), Waiter::Nobody),
@@ -279,7 +293,14 @@ impl LifecycleManager {
             let _ = reply.send(Err(Error::new(ErrorKind::Invalid, message)));
             return;
         }
-        self.slots.insert(adapter.clone(), Slot::new(hook));
+        let needs = match Needs::of(hook.as_ref(), &self.resolver) {
+            Ok(needs) => needs,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        self.slots.insert(adapter.clone(), Slot::new(hook, needs));
         let ask = Ask::first_generation(adapter.clone());
         self.submit(ask, Waiter::Registration { adapter, reply });
     }
@@ -323,6 +344,13 @@ impl LifecycleManager {
             sleep(pause).await;
             let _ = back.send(event);
         });
+    }
+
+    /// An ask that knows who may answer for its aliases. What is not defined is said by the
+    /// rotation.
+    fn ask(&self, scope: Scope, invalidate: Option<Mode>) -> Ask {
+        let who = |of: &SecretRef| self.resolver.candidates(of).unwrap_or_default();
+        Ask::new(scope, invalidate).knowing(who)
     }
 
     /// Starts whatever may start.
@@ -473,7 +501,7 @@ impl LifecycleManager {
             whole.push(ask.clone());
         }
         for part in whole {
-            self.submit(Ask { invalidate: ask.invalidate, ..part }, Waiter::Nobody);
+            self.submit(part.with(ask.invalidate), Waiter::Nobody);
         }
     }
 
@@ -520,24 +548,18 @@ impl LifecycleManager {
     /// The part of an ask that some adapter needs: a name that nobody uses must not stand in the
     /// way of the others for ever.
     fn needed_part(&self, ask: &Ask) -> Ask {
-        let scope = match &ask.scope {
-            Scope::Keys(provider, keys) => {
-                let needed = |key: &&SecretKey| {
-                    let reference = SecretRef::new(provider.clone(), (*key).clone());
-                    self.slots.values().any(|slot| slot.uses(&reference))
-                };
-                Scope::Keys(provider.clone(), keys.iter().filter(needed).cloned().collect())
-            }
-            scope => scope.clone(),
-        };
-        Ask::new(scope, None)
+        let needed = |of: &SecretRef| self.slots.values().any(|slot| slot.needs.have(of));
+        ask.part(|reference| match reference.alias() {
+            None => needed(reference),
+            Some(_) => self.resolver.candidates(reference).iter().flatten().any(needed),
+        })
     }
 }
 
 /// The secrets that an ask touches.
 fn reach(slots: &BTreeMap<AdapterId, Slot>, ask: &Ask) -> Reach {
     let dependent = slots.values().filter(|slot| slot.is_meant(ask));
-    Reach::new(&ask.scope, dependent.flat_map(|slot| slot.hook.secrets()))
+    ask.reach(dependent.flat_map(|slot| slot.needs.iter()))
 }
 
 impl fmt::Debug for LifecycleManager {

@@ -94,8 +94,15 @@ pub struct InstanceReport {
 /// One secret of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyReport {
-    /// The key within its provider; `provider:key` where a rotation spans providers.
+    /// The key within its provider; `provider:key` where a rotation spans providers, and of the
+    /// candidate that answered for an alias.
     pub key: String,
+    /// The alias by which it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub alias: Option<String>,
+    /// The provider that answered in the place of the alias's first candidate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fallback: Option<ProviderId>,
     /// The version that was held before, if any was.
     pub from_version: Option<String>,
     /// The version that was found; `None` if it could not be read.
@@ -231,6 +238,9 @@ pub struct HeldVersion {
     pub reference: String,
     /// The version.
     pub version: String,
+    /// The provider that it is from, if that answered in the place of an alias's first candidate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fallback: Option<ProviderId>,
 }
 
 fn is_zero(number: &usize) -> bool {

@@ -3,7 +3,6 @@
 mod draining;
 mod preparing;
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,8 @@ use tracing::Instrument;
 
 pub(crate) use self::draining::Leak;
 use self::preparing::{Preparation, Ready};
-use crate::gate::{Ask, JobId};
+use crate::gate::{Ask, JobId, is_same};
+use crate::keys::Keys;
 use crate::manager::Event;
 use crate::report::{AdapterOutcome, AdapterReport, InstanceReport, KeyReport, Outcome, Progress};
 use crate::tally::Tally;
@@ -204,12 +204,9 @@ impl Rotation {
         keys: &mut Vec<KeyReport>,
     ) -> Result<SecretSet, String> {
         let references = self.references();
-        let mut found: BTreeMap<String, KeyReport> = BTreeMap::new();
+        let mut found = Keys::new(&self.ask.scope, &self.resolver);
         for reference in &references {
-            let key = self.key_name(reference);
-            let from_version = self.version_before(reference);
-            let to_version = None;
-            found.entry(key.clone()).or_insert(KeyReport { key, from_version, to_version });
+            found.before(reference, self.version_before(reference));
         }
         if let Some(mode) = invalidate {
             let invalidated = self.resolver.invalidate_secrets(&self.ask.scope, mode);
@@ -220,9 +217,7 @@ impl Rotation {
         for (reference, answer) in references.iter().zip(answers) {
             match answer {
                 Ok(secret) if secret.stale_for().is_none() => {
-                    if let Some(report) = found.get_mut(&self.key_name(reference)) {
-                        report.to_version = Some(secret.version().to_string());
-                    }
+                    found.found(reference, secret.version(), secret.fallback());
                 }
                 Ok(_) => {
                     let why = self.resolver.last_failure(reference);
@@ -232,15 +227,22 @@ impl Rotation {
                 Err(error) => failures.push(error.chain()),
             }
         }
-        *keys = found.into_values().collect();
         failures.sort();
         failures.dedup();
         if !failures.is_empty() {
+            *keys = found.into_reports().collect();
             return Err(failures.join("; "));
         }
         let needed: Vec<SecretRef> =
             self.targets.iter().flat_map(|target| target.hook.secrets().to_vec()).collect();
-        self.resolver.get_set(&needed).await.map_err(|error| error.chain())
+        let set = self.resolver.get_set(&needed).await.map_err(|error| error.chain());
+        // Alone, a part may have been read from elsewhere than as a part of the set.
+        for (reference, version) in set.iter().flat_map(SecretSet::versions) {
+            let fallback = set.as_ref().ok().and_then(|set| set.fallback(reference));
+            found.found(reference, version, fallback);
+        }
+        *keys = found.into_reports().collect();
+        set
     }
 
     /// What was asked for by name, and everything that the adapters need.
@@ -249,6 +251,7 @@ impl Rotation {
             Scope::Keys(provider, keys) => {
                 keys.iter().map(|key| SecretRef::new(provider.clone(), key.clone())).collect()
             }
+            Scope::Secrets(references) => references.clone(),
             Scope::Provider(_) | Scope::All => Vec::new(),
         };
         let needed = self.targets.iter().flat_map(|target| target.hook.secrets());
@@ -258,24 +261,11 @@ impl Rotation {
         references
     }
 
-    fn key_name(&self, reference: &SecretRef) -> String {
-        match &self.ask.scope {
-            Scope::Keys(provider, _) | Scope::Provider(provider)
-                if reference.provider() == provider =>
-            {
-                reference.key().to_string()
-            }
-            _ => format!("{}:{}", reference.provider(), reference.key()),
-        }
-    }
-
     /// The version that an adapter serves, or else the one in the cache.
     fn version_before(&self, reference: &SecretRef) -> Option<String> {
         let served = |target: &Target| {
             let versions = target.current.as_ref()?.versions();
-            let mut same = versions.filter(|(of, _)| {
-                of.provider() == reference.provider() && of.key() == reference.key()
-            });
+            let mut same = versions.filter(|(of, _)| is_same(of, reference));
             same.next().map(|(_, version)| version.to_string())
         };
         let served = self.targets.iter().find_map(served);
@@ -301,7 +291,8 @@ impl Rotation {
                 let value = secrets.get(reference)?.clone();
                 Some((reference.clone(), value, secrets.version(reference)?.clone()))
             });
-            let next = SecretSet::new(parts);
+            let fallbacks = target.hook.secrets().iter().map(|of| secrets.fallback(of).cloned());
+            let next = SecretSet::new(parts).answered_by(fallbacks);
             let same = target.current.as_ref().is_some_and(|current| current.same_values(&next));
             if same {
                 compared.unchanged.push((target.clone(), next));
@@ -316,9 +307,7 @@ impl Rotation {
 
     /// Whether some adapter was given this version, and has gone back from it.
     fn shuns(&self, (of, version): (&SecretRef, &Version)) -> bool {
-        self.shunned.iter().any(|(shunned, from)| {
-            shunned.provider() == of.provider() && shunned.key() == of.key() && from == version
-        })
+        self.shunned.iter().any(|(shunned, from)| is_same(shunned, of) && from == version)
     }
 
     /// From here on nothing can fail: one after the other, each at once.

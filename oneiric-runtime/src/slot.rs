@@ -3,20 +3,20 @@
 
 use std::sync::Arc;
 
-use oneiric_core::{
-    AdapterId, LifecycleHook, ProviderId, Refusal, SecretKey, SecretRef, SecretSet, Version,
-};
-use oneiric_secrets::Handle;
+use oneiric_core::{AdapterId, LifecycleHook, Refusal, SecretRef, SecretSet, Version};
+use oneiric_secrets::{Handle, Resolver};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::gate::Ask;
+use crate::needs::{self, Needs};
 use crate::report::{AdapterStatus, HeldVersion};
 use crate::rotation::{Adopted, Old, Step, Target};
 
 /// See the module's documentation.
 pub(crate) struct Slot {
     pub(crate) hook: Arc<dyn LifecycleHook>,
+    pub(crate) needs: Needs,
     generation: u64,
     current: Option<SecretSet>,
     /// What it served before, while it may go back to it.
@@ -62,9 +62,10 @@ pub(crate) enum Heard {
 }
 
 impl Slot {
-    pub(crate) fn new(hook: Arc<dyn LifecycleHook>) -> Self {
+    pub(crate) fn new(hook: Arc<dyn LifecycleHook>, needs: Needs) -> Self {
         Self {
             hook,
+            needs,
             generation: 0,
             current: None,
             previous: None,
@@ -185,22 +186,19 @@ impl Slot {
     pub(crate) fn is_meant(&self, ask: &Ask) -> bool {
         match &ask.only {
             Some(adapter) => adapter == self.hook.id(),
-            None => self.current.is_some() && self.hook.secrets().iter().any(|of| ask.covers(of)),
+            None => self.current.is_some() && self.needs.are_covered_by(ask),
         }
     }
 
-    /// Whether it depends on this secret, in any version and field.
-    pub(crate) fn uses(&self, reference: &SecretRef) -> bool {
-        let mut own = self.hook.secrets().iter();
-        own.any(|of| of.provider() == reference.provider() && of.key() == reference.key())
+    /// Whether it serves another version of this secret than this one, or somebody else's.
+    pub(crate) fn is_behind(&self, of: &SecretRef, version: &Version, resolver: &Resolver) -> bool {
+        let current = self.current.as_ref();
+        current.is_some_and(|current| self.needs.are_behind(current, of, version, resolver))
     }
 
-    /// Whether it serves another version of this secret than this one.
-    pub(crate) fn lacks(&self, provider: &ProviderId, key: &SecretKey, version: &Version) -> bool {
-        let is_it = |of: &SecretRef| of.provider() == provider && of.key() == key;
-        self.current.as_ref().is_some_and(|current| {
-            current.versions().any(|(of, held)| is_it(of) && held != version)
-        })
+    /// Whether it serves this alias from another than its first candidate.
+    pub(crate) fn serves_fallback(&self, alias: &SecretRef) -> bool {
+        self.current.as_ref().is_some_and(|current| needs::is_from_fallback(current, alias))
     }
 
     pub(crate) fn status(&self, id: &AdapterId) -> AdapterStatus {
@@ -213,6 +211,7 @@ impl Slot {
                 .map(|(reference, version)| HeldVersion {
                     reference: reference.to_string(),
                     version: version.to_string(),
+                    fallback: self.current.as_ref().and_then(|of| of.fallback(reference).cloned()),
                 })
                 .collect(),
             error: self

@@ -14,6 +14,7 @@ use opentelemetry::{KeyValue, StringValue};
 
 use crate::cell::Cell;
 use crate::entry::{Mark, Secret};
+use crate::event::SecretEvent;
 use crate::read::Answer;
 use crate::shared::Shared;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -69,11 +70,11 @@ impl Alias {
     }
 
     /// Notes who answers, and says so if it is another one than before.
-    fn answered(&self, at: usize, why: Option<&Error>) {
+    fn answered(&self, at: usize, why: Option<&Error>) -> Option<SecretEvent> {
         let before = self.in_use.load(Ordering::Relaxed);
         let moved = self.in_use.compare_exchange(before, at, Ordering::Relaxed, Ordering::Relaxed);
         if before == at || moved.is_err() {
-            return;
+            return None;
         }
         let Candidate { reference, .. } = &self.candidates[at];
         if at > 0 {
@@ -94,6 +95,8 @@ impl Alias {
                 "a secret is read from where it belongs again"
             );
         }
+        let (alias, provider) = (self.name.clone(), reference.provider().clone());
+        Some(SecretEvent::Moved { alias, provider, fallback: at > 0 })
     }
 }
 
@@ -344,8 +347,17 @@ impl Shared {
             self.tally.fallback_served(&way.alias.candidates[at].counted_as);
         }
         // What is served during a shutdown says nothing of the stores.
-        if !self.stop.is_cancelled() {
-            way.alias.answered(at, why);
+        if !self.stop.is_cancelled()
+            && let Some(event) = way.alias.answered(at, why)
+        {
+            self.tell(event);
+        }
+    }
+
+    /// Notes that the first answers again, though nobody has asked.
+    pub(crate) fn note_return(&self, way: &Way) {
+        if way.alias.in_use.load(Ordering::Relaxed) > 0 {
+            self.note(way, 0, None);
         }
     }
 

@@ -131,11 +131,16 @@ pub(crate) type EntryGuard = Guard<Option<Arc<Entry>>>;
 /// It is a hold on the cache's own copy; let go of it when it has been used.
 pub struct Secret {
     entry: EntryGuard,
-    field: Option<SecretValue>,
-    mark: Option<Arc<Mark>>,
+    rest: Option<Rest>,
 }
 
-/// What is out of the ordinary about an answer. Few have one, so hits do not carry it about.
+/// What an answer has besides a fresh entry. Most have nothing, and one look is to tell.
+enum Rest {
+    Field(SecretValue),
+    Marked(Arc<Mark>, Option<SecretValue>),
+}
+
+/// What is out of the ordinary about an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Mark {
     pub(crate) stale: Option<Duration>,
@@ -153,19 +158,26 @@ impl Secret {
             (Some(field), Some(entry)) => Some(entry.part(Some(field), &Name(reference))?),
             _ => None,
         };
-        Ok(Self { entry, field, mark })
+        let rest = match (mark, field) {
+            (None, field) => field.map(Rest::Field),
+            (Some(mark), field) => Some(Rest::Marked(mark, field)),
+        };
+        Ok(Self { entry, rest })
     }
 
     /// All of a fresh entry that is there.
     #[inline]
     pub(crate) fn whole(entry: EntryGuard) -> Self {
-        Self { entry, field: None, mark: None }
+        Self { entry, rest: None }
     }
 
     /// The bytes.
     #[inline]
     pub fn value(&self) -> &SecretValue {
-        self.field.as_ref().unwrap_or(&self.entry().value)
+        match &self.rest {
+            None | Some(Rest::Marked(_, None)) => &self.entry().value,
+            Some(Rest::Field(value) | Rest::Marked(_, Some(value))) => value,
+        }
     }
 
     /// The version they are of.
@@ -176,13 +188,20 @@ impl Secret {
     /// The age of the value if it was served past its time, because the provider could not
     /// answer; `None` if it is fresh.
     pub fn stale_for(&self) -> Option<Duration> {
-        self.mark.as_ref()?.stale
+        self.mark()?.stale
     }
 
     /// The provider that answered in the place of the first candidate of an alias, because those
     /// before it could not; `None` if the answer is from where it belongs.
     pub fn fallback(&self) -> Option<&ProviderId> {
-        self.mark.as_ref()?.fallback.as_ref()
+        self.mark()?.fallback.as_ref()
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        match &self.rest {
+            Some(Rest::Marked(mark, _)) => Some(mark),
+            _ => None,
+        }
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! What a resolver tells those who listen.
 
-use oneiric_core::{Error, ProviderId, SecretKey, Version};
+use oneiric_core::{AliasId, Error, ProviderId, SecretKey, Version};
 
 use crate::resolver::Mode;
 
@@ -26,6 +26,15 @@ pub enum SecretEvent {
         key: SecretKey,
         /// The version that is held now.
         version: Version,
+    },
+    /// An alias is answered for by another of its candidates than before.
+    Moved {
+        /// The alias.
+        alias: AliasId,
+        /// The provider that answers now.
+        provider: ProviderId,
+        /// Whether it does so in the place of the first candidate.
+        fallback: bool,
     },
     /// A value was read and refused, and the last good one serves on.
     Refused {

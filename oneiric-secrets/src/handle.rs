@@ -8,6 +8,7 @@ use arc_swap::{ArcSwapOption, Cache};
 use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef, SecretValue, Version};
 use tokio::sync::watch;
 
+use crate::alias::Way;
 use crate::cell::Cell;
 use crate::entry::{Entry, Name};
 use crate::sync::{Mutex, PoisonError};
@@ -155,14 +156,16 @@ pub(crate) struct Follower {
 #[derive(Debug)]
 pub(crate) struct Following {
     parts: Vec<(Arc<Follower>, Arc<Cell>)>,
+    /// If it is of an alias.
+    pub(crate) way: Option<Arc<Way>>,
 }
 
 /// The rank of nobody.
 const NOBODY: usize = usize::MAX;
 
 impl Following {
-    pub(crate) fn new(parts: Vec<(Arc<Follower>, Arc<Cell>)>) -> Arc<Self> {
-        Arc::new(Self { parts })
+    pub(crate) fn new(parts: Vec<(Arc<Follower>, Arc<Cell>)>, way: Option<Arc<Way>>) -> Arc<Self> {
+        Arc::new(Self { parts, way })
     }
 
     pub(crate) fn parts(&self) -> &[(Arc<Follower>, Arc<Cell>)] {

@@ -12,6 +12,9 @@ use crate::event::SecretEvent;
 use crate::resolver::{Mode, Scope};
 use crate::shared::Shared;
 
+/// A provider, and those of its secrets that are meant; all of them if `None`.
+type Part<'a> = (&'a Arc<Source>, Option<Vec<SecretKey>>);
+
 impl Bounds {
     /// Says of a whole provider what an invalidation says.
     fn invalidate(&self, mode: Mode, epoch: u64) {
@@ -35,7 +38,7 @@ impl Shared {
             mode = mode.token()
         );
         let _entered = span.enter();
-        let (sources, name): (Vec<(&Arc<Source>, Option<Vec<SecretKey>>)>, _) = match scope {
+        let (sources, name): (Vec<Part<'_>>, _) = match scope {
             Scope::All => (self.cache.sources.values().map(|of| (of, None)).collect(), "all"),
             Scope::Provider(id) => (vec![(self.cache.source(id)?, None)], "provider"),
             Scope::Keys(id, keys) => (vec![(self.cache.source(id)?, Some(keys.clone()))], "keys"),

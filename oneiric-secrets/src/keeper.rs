@@ -99,6 +99,12 @@ impl Shared {
         // Where nobody can answer, the last is tried like any other.
         let at = out.min(parts.len() - 1);
         if at == 0 {
+            let (_, first) = &parts[0];
+            if let Some(way) = &following.way
+                && first.entry().is_some_and(|entry| self.is_fresh(first, &entry))
+            {
+                self.note_return(way);
+            }
             return;
         }
         let (follower, cell) = &parts[at];

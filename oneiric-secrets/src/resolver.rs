@@ -217,7 +217,7 @@ impl Resolver {
                 shared.keeper.follow(&cell);
             }
             shared.start_keeper();
-            return Ok(Handle::new(Following::new(vec![(follower, cell)])));
+            return Ok(Handle::new(Following::new(vec![(follower, cell)], None)));
         }
     }
 
@@ -257,7 +257,7 @@ impl Resolver {
             if first {
                 shared.keeper.follow(&parts[0].1);
             }
-            let following = Following::new(parts);
+            let following = Following::new(parts, Some(way));
             shared.keeper.stand_by(&following);
             shared.start_keeper();
             return Ok(Handle::new(following));

@@ -154,17 +154,19 @@ fn ndjson<T: Serialize>(items: impl Stream<Item = T> + Send + 'static) -> Respon
 }
 
 fn log(request: &RotateRequest, peer: Peer) {
-    let (provider, keys) = match &request.scope {
-        Scope::All => (None, None),
-        Scope::Provider(provider) => (Some(provider), None),
-        Scope::Keys(provider, keys) => (Some(provider), Some(keys)),
+    let (provider, keys, secrets) = match &request.scope {
+        Scope::All => (None, None, None),
+        Scope::Provider(provider) => (Some(provider), None, None),
+        Scope::Keys(provider, keys) => (Some(provider), Some(keys), None),
+        Scope::Secrets(references) => (None, None, Some(references)),
     };
     tracing::info!(
         target: "oneiric",
         %peer,
         provider = provider.map(tracing::field::display),
         keys = keys.map(tracing::field::debug),
-        count = keys.map(Vec::len),
+        secrets = secrets.map(tracing::field::debug),
+        count = keys.map(Vec::len).or(secrets.map(Vec::len)),
         mode = request.mode.token(),
         "a rotation is asked for"
     );

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use oneiric_core::{ProviderId, RotationId, SecretKey};
+use oneiric_core::{ProviderId, RotationId, SecretKey, SecretRef};
 use oneiric_secrets::{Mode, Scope, SecretEvent};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ pub(super) struct RotateBody {
     rotation_id: Option<RotationId>,
     provider: Option<ProviderId>,
     keys: Option<Vec<String>>,
+    /// References, of any providers, and aliases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<Vec<SecretRef>>,
     #[serde(default)]
     all: bool,
     mode: Option<String>,
@@ -34,6 +37,10 @@ impl RotateBody {
         let body: Self = serde_json::from_slice(bytes)
             .map_err(|error| format!("the body is not a request to rotate: {error}"))?;
         let scope = match (body.provider, body.keys, body.all) {
+            (None, None, false) if body.secrets.is_some() => parse_secrets(body.secrets)?,
+            _ if body.secrets.is_some() => {
+                return Err("`secrets` stands alone, without `provider`, `keys` and `all`".into());
+            }
             (_, Some(_), true) => return Err("`keys` and `all` exclude each other".into()),
             (_, None, false) => return Err("either `keys` or `all` is needed".into()),
             (None, Some(_), false) => return Err("`keys` needs a `provider`".into()),
@@ -59,17 +66,19 @@ impl RotateBody {
 
 impl From<&RotateRequest> for RotateBody {
     fn from(request: &RotateRequest) -> Self {
-        let (provider, keys) = match &request.scope {
-            Scope::All => (None, None),
-            Scope::Provider(provider) => (Some(provider.clone()), None),
-            Scope::Keys(provider, keys) => (Some(provider.clone()), Some(names(keys))),
+        let (provider, keys, secrets) = match &request.scope {
+            Scope::All => (None, None, None),
+            Scope::Provider(provider) => (Some(provider.clone()), None, None),
+            Scope::Keys(provider, keys) => (Some(provider.clone()), Some(names(keys)), None),
+            Scope::Secrets(references) => (None, None, Some(references.clone())),
         };
         let millis = |timeout: Duration| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         Self {
             rotation_id: Some(request.rotation.clone()),
-            all: keys.is_none(),
+            all: keys.is_none() && secrets.is_none(),
             provider,
             keys,
+            secrets,
             mode: Some(request.mode.token().to_owned()),
             timeout_ms: request.drain_timeout.map(millis),
         }
@@ -156,6 +165,13 @@ fn parse_keys(keys: &[String]) -> Result<Vec<SecretKey>, String> {
     keys.iter().map(|key| key.parse().map_err(|error| format!("`keys`: {error}"))).collect()
 }
 
+fn parse_secrets(references: Option<Vec<SecretRef>>) -> Result<Scope, String> {
+    match references {
+        Some(references) if !references.is_empty() => Ok(Scope::Secrets(references)),
+        _ => Err("`secrets` is empty; `all` means all".into()),
+    }
+}
+
 fn names(keys: &[SecretKey]) -> Vec<String> {
     keys.iter().map(|key| key.as_str().to_owned()).collect()
 }
@@ -171,7 +187,13 @@ mod tests {
     fn a_request_survives_the_wire() {
         let provider: ProviderId = "files".parse().unwrap();
         let keys = vec!["a".parse().unwrap(), "b/c".parse().unwrap()];
-        for scope in [Scope::All, Scope::Provider(provider.clone()), Scope::Keys(provider, keys)] {
+        let secrets = ["db-password", "aws:db"].map(|text| text.parse().unwrap()).to_vec();
+        for scope in [
+            Scope::All,
+            Scope::Provider(provider.clone()),
+            Scope::Keys(provider, keys),
+            Scope::Secrets(secrets),
+        ] {
             for mode in MODES {
                 let mut request = RotateRequest::new(scope.clone());
                 request.mode = mode;
@@ -205,6 +227,9 @@ mod tests {
             (r#"{"provider":"files","keys":[]}"#, "`keys` is empty"),
             (r#"{"provider":"files","keys":[""]}"#, "`keys`: secret key"),
             (r#"{"provider":"FILES","all":true}"#, "provider id"),
+            (r#"{"secrets":[]}"#, "`secrets` is empty"),
+            (r#"{"secrets":["a"],"all":true}"#, "`secrets` stands alone"),
+            (r#"{"secrets":["A"]}"#, "alias"),
             (r#"{"all":true,"mode":"gentle"}"#, "none of soft, hard, rollback"),
             (r#"{"all":true,"timeout_ms":-1}"#, "expected u64"),
             (r#"{"all":true,"timeout_ms":86400001}"#, "more than a day"),

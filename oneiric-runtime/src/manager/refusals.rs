@@ -57,7 +57,9 @@ impl LifecycleManager {
             );
         }
         let mut secrets: BTreeMap<ProviderId, Vec<SecretKey>> = BTreeMap::new();
-        for reference in slot.hook.secrets() {
+        // An alias is asked for where its value is from.
+        let secrets_of = slot.hook.secrets().iter();
+        for reference in secrets_of.filter_map(|of| self.resolver.answering(of)) {
             let keys = secrets.entry(reference.provider().clone()).or_default();
             keys.push(reference.key().clone());
         }
@@ -87,7 +89,7 @@ impl LifecycleManager {
                 continue;
             };
             // Another look at the store is on its way, and is followed by another look here.
-            if self.gate.awaits(slot.hook.secrets()) {
+            if self.gate.awaits(slot.needs.iter()) {
                 continue;
             }
             if ask.back {

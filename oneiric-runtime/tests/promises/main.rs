@@ -4,6 +4,7 @@
 mod support;
 mod metered;
 mod lifecycle;
+mod aliases;
 mod calls;
 mod watcher;
 mod push;
