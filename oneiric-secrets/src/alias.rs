@@ -13,7 +13,7 @@ use oneiric_core::{AliasId, Error, ErrorKind, ProviderId, Result, SecretRef};
 use opentelemetry::{KeyValue, StringValue};
 
 use crate::cell::Cell;
-use crate::entry::{Mark, Secret};
+use crate::entry::Secret;
 use crate::event::SecretEvent;
 use crate::read::Answer;
 use crate::shared::Shared;
@@ -31,8 +31,6 @@ pub(crate) struct Alias {
 #[derive(Debug)]
 struct Candidate {
     reference: SecretRef,
-    /// What is said of its answers if it is not the first.
-    mark: Arc<Mark>,
     counted_as: [KeyValue; 1],
 }
 
@@ -60,10 +58,8 @@ struct Course<'a> {
 impl Alias {
     pub(crate) fn new(name: AliasId, candidates: Vec<SecretRef>) -> Self {
         let candidate = |reference: SecretRef| {
-            let id = reference.provider();
-            let mark = Arc::new(Mark { stale: None, fallback: Some(id.clone()) });
-            let name = StringValue::from(id.to_string());
-            Candidate { mark, counted_as: [KeyValue::new("provider", name)], reference }
+            let name = StringValue::from(reference.provider().to_string());
+            Candidate { counted_as: [KeyValue::new("provider", name)], reference }
         };
         let candidates = candidates.into_iter().map(candidate).collect();
         Self { name, candidates, in_use: AtomicUsize::new(0) }
@@ -121,15 +117,6 @@ impl Answer {
     /// The provider that answered in the place of another.
     pub(crate) fn fallback(&self) -> Option<&ProviderId> {
         (!self.before().is_empty()).then_some(&self.cell.source.id)
-    }
-
-    /// What is to be said of it, if anything is.
-    pub(crate) fn mark(&self) -> Option<Arc<Mark>> {
-        match (&self.way, self.stale) {
-            (Some((way, at)), None) if *at > 0 => Some(Arc::clone(&way.alias.candidates[*at].mark)),
-            (_, None) => None,
-            (_, stale) => Some(Arc::new(Mark { stale, fallback: self.fallback().cloned() })),
-        }
     }
 }
 
@@ -226,16 +213,19 @@ impl Shared {
 
     /// The fast path of an alias: what the first has that needs nothing done, or what the next has
     /// while the first is known not to answer and not to be tried yet.
+    #[cold]
     #[inline(never)]
     pub(crate) fn hit_by_alias(&self, reference: &SecretRef) -> Option<Secret> {
+        reference.alias()?;
         let way = self.way(reference).ok()?;
         for (at, candidate) in way.candidates.iter().enumerate() {
-            if let Some(entry) = self.hit(candidate).or_else(|| self.hit_in_cache(candidate)) {
-                let Candidate { mark, .. } = &way.alias.candidates[at];
-                let mark = (at > 0).then(|| Arc::clone(mark));
-                let secret = Secret::new(entry, candidate, mark).ok()?;
+            if let Some(entry) = self.hit(candidate) {
+                let secret = Secret::new(entry, candidate, None).ok()?;
                 self.note(&way, at, None);
-                return Some(secret);
+                return Some(match at {
+                    0 => secret,
+                    _ => secret.of_fallback(candidate.provider()),
+                });
             }
             let cell = self.cache.known_cell(candidate)?;
             if !self.is_left_alone(&cell) || self.is_out(&cell).is_none() {

@@ -36,6 +36,8 @@ struct Extras {
     ends: Option<Moment>,
     /// The fields that were asked for so far; each is decoded once per version.
     fields: Mutex<Vec<(Field, SecretValue)>>,
+    /// In an answer: who gave it in the place of another.
+    fallback: Option<ProviderId>,
 }
 
 /// Until when a fetched value is what.
@@ -67,7 +69,7 @@ impl Entry {
         // What is left of it is counted from when its fetch began, which is never too late.
         let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
         let ends = expires_at.map(|end| times.fetched.after(left(end)));
-        let extras = Extras { stamp, snapshot, ends, fields: Mutex::default() };
+        let extras = Extras { stamp, snapshot, ends, ..Extras::default() };
         let wanted = extras.stamp.is_some()
             || extras.snapshot.is_some()
             || ends.is_some()
@@ -81,7 +83,8 @@ impl Entry {
         let renewed = |extras: &Extras| {
             let fields = extras.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (stamp, snapshot) = (extras.stamp.clone(), extras.snapshot.clone());
-            Box::new(Extras { stamp, snapshot, ends: extras.ends, fields: Mutex::new(fields) })
+            let (ends, fields) = (extras.ends, Mutex::new(fields));
+            Box::new(Extras { stamp, snapshot, ends, fields, fallback: None })
         };
         Self {
             value: self.value.clone(),
@@ -89,6 +92,17 @@ impl Entry {
             times: times.until(self.ends()),
             version: self.version.clone(),
             extras: self.extras.as_deref().map(renewed),
+        }
+    }
+
+    /// The same for an answer that is from elsewhere than it should be. It is never installed.
+    fn of_fallback(&self, provider: ProviderId) -> Self {
+        Self {
+            value: self.value.clone(),
+            epoch: self.epoch,
+            times: self.times,
+            version: self.version.clone(),
+            extras: Some(Box::new(Extras { fallback: Some(provider), ..Extras::default() })),
         }
     }
 
@@ -131,20 +145,8 @@ pub(crate) type EntryGuard = Guard<Option<Arc<Entry>>>;
 /// It is a hold on the cache's own copy; let go of it when it has been used.
 pub struct Secret {
     entry: EntryGuard,
-    rest: Option<Rest>,
-}
-
-/// What an answer has besides a fresh entry. Most have nothing, and one look is to tell.
-enum Rest {
-    Field(SecretValue),
-    Marked(Arc<Mark>, Option<SecretValue>),
-}
-
-/// What is out of the ordinary about an answer.
-#[derive(Debug, Default)]
-pub(crate) struct Mark {
-    pub(crate) stale: Option<Duration>,
-    pub(crate) fallback: Option<ProviderId>,
+    field: Option<SecretValue>,
+    stale: Option<Duration>,
 }
 
 impl Secret {
@@ -152,32 +154,34 @@ impl Secret {
     pub(crate) fn new(
         entry: EntryGuard,
         reference: &SecretRef,
-        mark: Option<Arc<Mark>>,
+        stale: Option<Duration>,
     ) -> Result<Self> {
         let field = match (reference.field(), &*entry) {
             (Some(field), Some(entry)) => Some(entry.part(Some(field), &Name(reference))?),
             _ => None,
         };
-        let rest = match (mark, field) {
-            (None, field) => field.map(Rest::Field),
-            (Some(mark), field) => Some(Rest::Marked(mark, field)),
-        };
-        Ok(Self { entry, rest })
+        Ok(Self { entry, field, stale })
+    }
+
+    /// The same, from a provider that answered in the place of another. Seldom enough to have an
+    /// entry of its own made for it, so that no other answer carries the mark about.
+    #[must_use]
+    pub(crate) fn of_fallback(mut self, provider: &ProviderId) -> Self {
+        let marked = Arc::new(self.entry().of_fallback(provider.clone()));
+        self.entry = EntryGuard::from_inner(Some(marked));
+        self
     }
 
     /// All of a fresh entry that is there.
     #[inline]
     pub(crate) fn whole(entry: EntryGuard) -> Self {
-        Self { entry, rest: None }
+        Self { entry, field: None, stale: None }
     }
 
     /// The bytes.
     #[inline]
     pub fn value(&self) -> &SecretValue {
-        match &self.rest {
-            None | Some(Rest::Marked(_, None)) => &self.entry().value,
-            Some(Rest::Field(value) | Rest::Marked(_, Some(value))) => value,
-        }
+        self.field.as_ref().unwrap_or(&self.entry().value)
     }
 
     /// The version they are of.
@@ -188,20 +192,13 @@ impl Secret {
     /// The age of the value if it was served past its time, because the provider could not
     /// answer; `None` if it is fresh.
     pub fn stale_for(&self) -> Option<Duration> {
-        self.mark()?.stale
+        self.stale
     }
 
     /// The provider that answered in the place of the first candidate of an alias, because those
     /// before it could not; `None` if the answer is from where it belongs.
     pub fn fallback(&self) -> Option<&ProviderId> {
-        self.mark()?.fallback.as_ref()
-    }
-
-    fn mark(&self) -> Option<&Mark> {
-        match &self.rest {
-            Some(Rest::Marked(mark, _)) => Some(mark),
-            _ => None,
-        }
+        self.entry().extras.as_ref()?.fallback.as_ref()
     }
 
     #[inline]
@@ -214,7 +211,7 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret")
             .field("version", self.version())
-            .field("stale_for", &self.stale_for())
+            .field("stale_for", &self.stale)
             .field("fallback", &self.fallback())
             .finish_non_exhaustive()
     }

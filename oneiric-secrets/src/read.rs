@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use oneiric_core::{Error, ErrorKind, ProviderId, Result, SecretRef};
+use oneiric_core::{Error, ErrorKind, Moment, ProviderId, Result, SecretRef};
 use tokio::time::{Instant, timeout_at};
 
 use crate::alias::Way;
@@ -31,9 +31,12 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn narrow(self, reference: &SecretRef) -> Result<Secret> {
-        let mark = self.mark();
         let entry = EntryGuard::from_inner(Some(Arc::clone(&self.entry)));
-        Secret::new(entry, self.asked(reference), mark)
+        let secret = Secret::new(entry, self.asked(reference), self.stale)?;
+        Ok(match self.fallback() {
+            Some(provider) => secret.of_fallback(provider),
+            None => secret,
+        })
     }
 }
 
@@ -81,7 +84,7 @@ impl Future for Get<'_> {
 
 impl Shared {
     /// The fast path of a read: by way of what the reference remembers, to an entry that needs
-    /// nothing done. An alias remembers no cell.
+    /// nothing done. No alias has one.
     #[inline(always)]
     pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
         let now = self.ticker.now();
@@ -93,21 +96,12 @@ impl Shared {
             self.tally.hit();
             return Some(entry);
         }
-        None
+        self.hit_by_name(reference, now)
     }
 
     /// The same for a reference that does not know the way, or knows a cell that has left.
     #[inline(never)]
-    pub(crate) fn hit_by_name(&self, reference: &SecretRef) -> Option<Secret> {
-        if reference.alias().is_some() {
-            return self.hit_by_alias(reference);
-        }
-        Secret::new(self.hit_in_cache(reference)?, reference, None).ok()
-    }
-
-    /// By a look-up.
-    pub(crate) fn hit_in_cache(&self, reference: &SecretRef) -> Option<EntryGuard> {
-        let now = self.ticker.now();
+    fn hit_by_name(&self, reference: &SecretRef, now: Moment) -> Option<EntryGuard> {
         let cell = self.cache.known_cell(reference)?;
         let entry = cell.hit(now)?;
         cell.touch(now);

@@ -116,7 +116,7 @@ impl Resolver {
     #[inline(always)]
     pub fn try_get(&self, reference: &SecretRef) -> Option<Secret> {
         let Some(entry) = self.shared.hit(reference) else {
-            return self.shared.hit_by_name(reference);
+            return self.shared.hit_by_alias(reference);
         };
         match reference.field() {
             None => Some(Secret::whole(entry)),
