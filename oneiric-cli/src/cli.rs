@@ -147,8 +147,8 @@ pub(crate) struct Rotate {
     #[arg(short, long, value_name = "ID")]
     pub(crate) provider: Option<ProviderId>,
 
-    /// The keys of the secrets, separated by commas
-    #[arg(long, value_name = "KEY,…", value_delimiter = ',', requires = "provider")]
+    /// The keys of the secrets, separated by commas; without --provider, aliases or PROVIDER:KEY
+    #[arg(long, value_name = "KEY,…", value_delimiter = ',')]
     pub(crate) keys: Vec<SecretKey>,
 
     /// Everything; with --provider, everything of it
@@ -183,7 +183,7 @@ pub(crate) struct Rotate {
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// Which one: PROVIDER:KEY[@VERSION][#FIELD]
+    /// Which one: PROVIDER:KEY[@VERSION][#FIELD], or ALIAS[#FIELD]
     #[arg(value_name = "REF")]
     pub(crate) reference: SecretRef,
 
@@ -356,13 +356,13 @@ mod tests {
             let args = ["oneiric", "secrets", "rotate"].into_iter().chain(args.split_whitespace());
             Cli::try_parse_from(args)
         };
-        for good in ["--all", "-p files --all", "--provider files --keys a,b/c --hard"] {
+        for good in ["--all", "-p files --all", "--provider files --keys a,b/c --hard", "--keys db"]
+        {
             parse(good).unwrap();
         }
         for bad in [
             "",
             "--provider files",
-            "--keys a",
             "--all --keys a -p files",
             "--all --hard --rollback",
             "-p files --keys a,,b",

@@ -42,7 +42,11 @@ pub(super) fn run(global: &Global, command: &ConfigCommand) -> Result<Exit> {
             let assembly = Assembly::from_settings(&settings, &registry())?;
             let providers = assembly.resolver.providers().count();
             let adapters = assembly.adapters.len();
-            output::line(&format!("OK: {providers} providers, {adapters} adapters"))?;
+            let aliases = match settings.secrets.len() {
+                0 => String::new(),
+                number => format!(", {number} aliases"),
+            };
+            output::line(&format!("OK: {providers} providers, {adapters} adapters{aliases}"))?;
         }
     }
     Ok(Exit::DONE)

@@ -6,7 +6,7 @@ use super::providers;
 use crate::cli::{Get, Global};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::output::{self, tell};
 use crate::telemetry::Telemetry;
 
 pub(super) async fn run(global: &Global, args: &Get) -> Result<Exit> {
@@ -18,6 +18,12 @@ pub(super) async fn run(global: &Global, args: &Get) -> Result<Exit> {
     let settings = global.settings()?;
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
     let secret = providers(&settings)?.resolver.get(&args.reference).await?;
+    if let Some(provider) = secret.fallback() {
+        tell(&format!(
+            "warning: `{}` is from its fallback `{provider}`: those before cannot answer",
+            args.reference
+        ));
+    }
     output::write(secret.value().expose())?;
     if terminal {
         output::write(b"\n")?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use oneiric_core::settings::Settings;
 use oneiric_core::telemetry::span;
+use oneiric_core::{SecretKey, SecretRef};
 use oneiric_runtime::RotateRequest;
 use oneiric_runtime::report::{InstanceReport, Outcome, RotationReport};
 use oneiric_secrets::{Mode, Scope};
@@ -18,7 +19,7 @@ use super::progress::View;
 use super::reach::{Peer, Reach};
 use crate::cli::{Global, Rotate};
 use crate::exit::{self, Exit};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{self, tell};
 use crate::render::{Table, millis, token};
 use crate::telemetry::Telemetry;
@@ -29,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 pub(super) async fn run(global: &Global, args: &Rotate) -> Result<Exit> {
     let settings = global.settings()?;
-    let request = request(args);
+    let request = request(args)?;
     // This process is the one rotation that it asks for.
     let name = request.rotation.as_str().parse().expect("a rotation id is a valid instance id");
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&name))?;
@@ -82,9 +83,16 @@ async fn trigger(settings: &Settings, args: &Rotate, request: &RotateRequest) ->
     Ok(report.outcome.into())
 }
 
-fn request(args: &Rotate) -> RotateRequest {
+fn request(args: &Rotate) -> Result<RotateRequest> {
+    let reference = |key: &SecretKey| {
+        key.as_str().parse::<SecretRef>().map_err(|error| {
+            Failure::new(Exit::USAGE, error)
+                .remedy("without --provider, --keys names aliases or PROVIDER:KEY")
+        })
+    };
     let scope = match (&args.provider, args.all) {
-        (None, _) => Scope::All,
+        (None, true) => Scope::All,
+        (None, false) => Scope::Secrets(args.keys.iter().map(reference).collect::<Result<_>>()?),
         (Some(provider), true) => Scope::Provider(provider.clone()),
         (Some(provider), false) => Scope::Keys(provider.clone(), args.keys.clone()),
     };
@@ -95,7 +103,7 @@ fn request(args: &Rotate) -> RotateRequest {
         _ => Mode::Soft,
     };
     request.drain_timeout = args.timeout;
-    request
+    Ok(request)
 }
 
 async fn ask_all(peers: &[Peer], request: &RotateRequest, json: bool) -> Vec<InstanceReport> {
@@ -151,7 +159,12 @@ fn table(report: &RotationReport) -> String {
     let mut keys = Table::new(["secret", "from", "to"]);
     for key in &report.keys {
         let version = |version: &Option<String>| version.clone().unwrap_or_default();
-        keys.row([key.key.clone(), version(&key.from_version), version(&key.to_version)]);
+        let name = match (&key.alias, &key.fallback) {
+            (None, _) => key.key.clone(),
+            (Some(alias), None) => format!("{alias} ({})", key.key),
+            (Some(alias), Some(_)) => format!("{alias} ({}, fallback)", key.key),
+        };
+        keys.row([name, version(&key.from_version), version(&key.to_version)]);
     }
     if !report.keys.is_empty() {
         text.push_str(&format!("\n{}", keys.render()));

@@ -55,7 +55,10 @@ fn adapters(statuses: &[InstanceStatus]) -> String {
             || humantime::format_duration(Duration::from_secs(status.uptime_s)).to_string();
         for adapter in &status.adapters {
             let versions = adapter.versions.iter();
-            let versions = versions.map(|held| format!("{}={}", held.reference, held.version));
+            let versions = versions.map(|held| match &held.fallback {
+                None => format!("{}={}", held.reference, held.version),
+                Some(provider) => format!("{}={} ({provider})", held.reference, held.version),
+            });
             table.row([
                 instance(),
                 pid(),

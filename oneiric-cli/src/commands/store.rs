@@ -45,9 +45,17 @@ impl Store {
     /// The one that a reference names.
     ///
     /// # Errors
-    /// If the settings do not have it.
+    /// If the settings do not have it, or it is an alias, which may stand for several.
     pub(super) fn of(settings: &Settings, reference: &SecretRef) -> Result<Self> {
         let resolver = providers(settings)?.resolver;
+        if reference.alias().is_some() {
+            // Whoever changes a store says which one.
+            let candidates = resolver.candidates(reference)?;
+            let candidates: Vec<_> = candidates.iter().map(|of| format!("`{of}`")).collect();
+            let message = format!("`{reference}` is an alias, and only its stores can be changed");
+            let remedy = format!("it stands for {}", candidates.join(", "));
+            return Err(Failure::new(Exit::USAGE, message).remedy(remedy));
+        }
         let found = resolver.providers().find(|(id, _)| *id == reference.provider());
         let Some((id, provider)) = found else {
             let known: Vec<_> = resolver.providers().map(|(id, _)| id.as_str()).collect();

@@ -30,8 +30,13 @@ pub(super) async fn run(global: &Global, args: &Watch) -> Result<Exit> {
             "start `oneiric agent`, or name the secrets to follow the providers from here",
         ));
     }
+    let only = meant(&settings, &args.references)?;
     let watching = async {
-        if peers.is_empty() { local(&settings, args).await } else { remote(&peers, args).await }
+        if peers.is_empty() {
+            local(&settings, args, &only).await
+        } else {
+            remote(&peers, args, &only).await
+        }
     };
     let ended = tokio::select! {
         ended = watching => ended,
@@ -42,7 +47,7 @@ pub(super) async fn run(global: &Global, args: &Watch) -> Result<Exit> {
 }
 
 /// Follows what running instances tell, until the last of them ends.
-async fn remote(peers: &[Peer], args: &Watch) -> Result<Exit> {
+async fn remote(peers: &[Peer], args: &Watch, only: &[SecretRef]) -> Result<Exit> {
     let mut streams = Vec::new();
     for peer in peers {
         match peer.client.events().await {
@@ -56,7 +61,7 @@ async fn remote(peers: &[Peer], args: &Watch) -> Result<Exit> {
     while let Some((instance, event)) = events.next().await {
         match event {
             Ok(event) => {
-                if show(Some(instance), &event, args)? == Reader::Gone {
+                if show(Some(instance), &event, args, only)? == Reader::Gone {
                     return Ok(Exit::DONE);
                 }
             }
@@ -69,7 +74,7 @@ async fn remote(peers: &[Peer], args: &Watch) -> Result<Exit> {
 }
 
 /// Follows the providers from here.
-async fn local(settings: &Settings, args: &Watch) -> Result<Exit> {
+async fn local(settings: &Settings, args: &Watch, only: &[SecretRef]) -> Result<Exit> {
     let Assembly { resolver, mut options, .. } = providers(settings)?;
     if options.watch_interval.is_zero() {
         let failure = Failure::new(Exit::FAILED, "the settings turn watching off");
@@ -99,7 +104,7 @@ async fn local(settings: &Settings, args: &Watch) -> Result<Exit> {
             Ok(_) => continue,
             Err(RecvError::Closed) => return Ok(Exit::DONE),
         };
-        if show(None, &event, args)? == Reader::Gone {
+        if show(None, &event, args, only)? == Reader::Gone {
             return Ok(Exit::DONE);
         }
     }
@@ -114,7 +119,30 @@ struct Shown<'a> {
     event: &'a WatchEvent,
 }
 
-fn show(instance: Option<&InstanceId>, event: &WatchEvent, args: &Watch) -> Result<Reader> {
+/// Who may answer for these references: of an alias, everybody.
+fn meant(settings: &Settings, references: &[SecretRef]) -> Result<Vec<SecretRef>> {
+    let mut meant = Vec::with_capacity(references.len());
+    for reference in references {
+        match reference.alias() {
+            None => meant.push(reference.clone()),
+            Some(alias) => {
+                let unknown = || {
+                    let message = format!("there is no alias `{alias}` in the settings");
+                    Failure::new(Exit::USAGE, message)
+                };
+                meant.extend(settings.secrets.get(alias).ok_or_else(unknown)?.candidates.clone());
+            }
+        }
+    }
+    Ok(meant)
+}
+
+fn show(
+    instance: Option<&InstanceId>,
+    event: &WatchEvent,
+    args: &Watch,
+    only: &[SecretRef],
+) -> Result<Reader> {
     let (secret, what) = match event {
         WatchEvent::Changed { provider, key, version } => {
             (format!("{provider}:{key}"), format!("changed to version {version}"))
@@ -130,7 +158,7 @@ fn show(instance: Option<&InstanceId>, event: &WatchEvent, args: &Watch) -> Resu
         _ => return Ok(Reader::There),
     };
     let of = |reference: &SecretRef| format!("{}:{}", reference.provider(), reference.key());
-    if !args.references.is_empty() && !args.references.iter().any(|only| of(only) == secret) {
+    if !only.is_empty() && !only.iter().any(|only| of(only) == secret) {
         return Ok(Reader::There);
     }
     if args.json {

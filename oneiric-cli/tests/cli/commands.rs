@@ -46,10 +46,10 @@ fn a_command_line_that_makes_no_sense_is_refused_with_2() {
     for words in [
         "",
         "secrets rotate",
-        "secrets rotate --keys a",
+        "secrets rotate --keys A",
         "secrets rotate --all --hard --rollback",
         "secrets rotate --all --target sockets/a.sock",
-        "secrets get files",
+        "secrets get files@1",
         "secrets set",
         "secrets set files:a value",
         "secrets set files:a --token=",
@@ -88,6 +88,49 @@ fn a_secret_that_is_not_there_is_named() {
     }
     let ran = sandbox.run(&["secrets", "get", "files:none"]);
     assert!(ran.stderr.contains("\n  caused by: "), "{ran:?}");
+}
+
+/// An alias for `files:db`, and one that a store which hangs about nowhere stands before.
+const ALIASES: &str = r#"
+[providers.gone]
+kind = "exec"
+command = ["/bin/false"]
+[secrets.db-password]
+ref = "files:db"
+[secrets.elsewhere]
+ref = "gone:db"
+fallback = ["files"]
+"#;
+
+#[test]
+fn a_value_is_read_by_its_alias_and_a_fallback_is_said() {
+    let sandbox = Sandbox::new(ALIASES);
+    let value = sandbox.put("db");
+    let ran = sandbox.run_unsearched(&["secrets", "get", "db-password"]);
+    assert_eq!((ran.code, ran.stdout, ran.stderr), (Some(0), value.clone(), String::new()));
+    let ran = sandbox.run_unsearched(&["secrets", "get", "elsewhere"]);
+    assert_eq!((ran.code, &ran.stdout), (Some(0), &value), "{ran:?}");
+    assert!(ran.stderr.contains("`elsewhere` is from its fallback `files`"), "{ran:?}");
+    let ran = sandbox.run(&["secrets", "get", "db-pasword"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("did you mean `db-password`?"), "{ran:?}");
+    let ran = sandbox.run_with(&["secrets", "set", "elsewhere"], "value");
+    assert_eq!(ran.code, Some(2), "whoever changes a store says which one: {ran:?}");
+    assert!(ran.stderr.contains("it stands for `gone:db`, `files:db`"), "{ran:?}");
+}
+
+#[test]
+fn a_check_finds_an_adapter_that_needs_an_alias_which_is_not_there() {
+    let shop = "[adapters.shop]\nkind = \"command\"\nsecrets = { a = \"db-pasword\" }\n\
+                prove = [\"true\"]\n";
+    let sandbox = Sandbox::new(&format!("{ALIASES}{shop}"));
+    let ran = sandbox.run(&["config", "check"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let wanted = "`adapters.shop` needs `db-pasword`, and there is no such alias; did you mean \
+                  `db-password`?";
+    assert!(ran.stderr.contains(wanted), "{ran:?}");
+    let ran = Sandbox::new(ALIASES).run(&["config", "check"]);
+    assert_eq!(ran.stdout, "OK: 2 providers, 0 adapters, 2 aliases\n");
 }
 
 #[test]

@@ -45,6 +45,28 @@ fn proofs(sandbox: &Sandbox) -> usize {
 }
 
 #[test]
+fn a_running_service_is_moved_by_the_alias_of_its_secret() {
+    let sandbox = Sandbox::new(
+        "[secrets.password]\nref = \"files:a\"\n[adapters.shop]\nkind = \"command\"\n\
+         secrets = { a = \"password\" }\napply = [\"sh\", \"-c\", \"cat > served\"]\n",
+    );
+    sandbox.put("a");
+    let _agent = sandbox.agent(&["--set", UNWATCHED]);
+    assert_eq!(sandbox.status()["adapters"][0]["versions"][0]["reference"], "password");
+    let a = sandbox.put("a");
+    let (ran, report) = sandbox.rotate(&["--keys", "password"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(sandbox.read("served"), json!({ "a": a }).to_string());
+    let key = &report["keys"][0];
+    assert_eq!((&key["alias"], &key["key"]), (&json!("password"), &json!("files:a")));
+    let ran = sandbox.run(&["secrets", "rotate", "--keys", "pasword"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("did you mean `password`?"), "{ran:?}");
+    let again = sandbox.run(&["secrets", "rotate", "--keys", "password"]);
+    assert!(again.stdout.contains("password (files:a)"), "{again:?}");
+}
+
+#[test]
 fn a_running_service_is_moved_to_new_secrets() {
     let sandbox = shop();
     let agent = sandbox.agent(&["--set", UNWATCHED]);
