@@ -13,7 +13,7 @@ use oneiric_core::{AliasId, Error, ErrorKind, ProviderId, Result, SecretRef};
 use opentelemetry::{KeyValue, StringValue};
 
 use crate::cell::Cell;
-use crate::entry::Secret;
+use crate::entry::{EntryGuard, Secret};
 use crate::event::SecretEvent;
 use crate::read::Answer;
 use crate::shared::Shared;
@@ -212,20 +212,24 @@ impl Shared {
     }
 
     /// The fast path of an alias: what the first has that needs nothing done, or what the next has
-    /// while the first is known not to answer and not to be tried yet.
+    /// while the first is known not to answer and not to be tried yet. The field that is asked for
+    /// is still to be taken out.
     #[cold]
     #[inline(never)]
-    pub(crate) fn hit_by_alias(&self, reference: &SecretRef) -> Option<Secret> {
+    pub(crate) fn hit_by_alias(&self, reference: &SecretRef) -> Option<EntryGuard> {
         reference.alias()?;
         let way = self.way(reference).ok()?;
         for (at, candidate) in way.candidates.iter().enumerate() {
             if let Some(entry) = self.hit(candidate) {
-                let secret = Secret::new(entry, candidate, None).ok()?;
+                let own = way.alias.candidates[at].reference.field();
+                // A field within a field is the slow path's.
+                if own.is_some() && reference.field().is_some() {
+                    return None;
+                }
                 self.note(&way, at, None);
-                return Some(match at {
-                    0 => secret,
-                    _ => secret.of_fallback(candidate.provider()),
-                });
+                let fallback = (at > 0).then(|| candidate.provider());
+                let whole = Secret::new(entry, &way.alias.candidates[at].reference, None).ok()?;
+                return Some(whole.into_entry(fallback));
             }
             let cell = self.cache.known_cell(candidate)?;
             if !self.is_left_alone(&cell) || self.is_out(&cell).is_none() {
@@ -243,6 +247,23 @@ impl Shared {
         references: &[SecretRef],
         down: &BTreeSet<ProviderId>,
     ) -> Vec<Result<Answer>> {
+        self.read_many(references, down, false).await
+    }
+
+    /// The same, with the patience that nobody has who waits for a single secret.
+    pub(crate) async fn prefetch(
+        self: &Arc<Self>,
+        references: &[SecretRef],
+    ) -> Vec<Result<Answer>> {
+        self.read_many(references, &BTreeSet::new(), true).await
+    }
+
+    async fn read_many(
+        self: &Arc<Self>,
+        references: &[SecretRef],
+        down: &BTreeSet<ProviderId>,
+        patiently: bool,
+    ) -> Vec<Result<Answer>> {
         let mut courses: Vec<_> = references.iter().map(|of| self.course(of)).collect();
         loop {
             for course in &mut courses {
@@ -254,7 +275,10 @@ impl Shared {
                 break;
             }
             let wanted: Vec<&SecretRef> = open.iter().map(|&at| courses[at].asked()).collect();
-            let answers = self.read_each(&wanted).await;
+            let answers = match patiently {
+                true => self.read_patiently(&wanted).await,
+                false => self.read_each(&wanted).await,
+            };
             for (at, answer) in open.into_iter().zip(answers) {
                 self.advance(&mut courses[at], answer, down.is_empty());
             }

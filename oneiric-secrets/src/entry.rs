@@ -96,13 +96,13 @@ impl Entry {
     }
 
     /// The same for an answer that is from elsewhere than it should be. It is never installed.
-    fn of_fallback(&self, provider: ProviderId) -> Self {
+    fn of_fallback(&self, fallback: Option<ProviderId>) -> Self {
         Self {
             value: self.value.clone(),
             epoch: self.epoch,
             times: self.times,
             version: self.version.clone(),
-            extras: Some(Box::new(Extras { fallback: Some(provider), ..Extras::default() })),
+            extras: Some(Box::new(Extras { fallback, ..Extras::default() })),
         }
     }
 
@@ -167,9 +167,19 @@ impl Secret {
     /// entry of its own made for it, so that no other answer carries the mark about.
     #[must_use]
     pub(crate) fn of_fallback(mut self, provider: &ProviderId) -> Self {
-        let marked = Arc::new(self.entry().of_fallback(provider.clone()));
+        let marked = Arc::new(self.entry().of_fallback(Some(provider.clone())));
         self.entry = EntryGuard::from_inner(Some(marked));
         self
+    }
+
+    /// An entry that has the value of this answer, and who gave it, for its whole.
+    pub(crate) fn into_entry(self, fallback: Option<&ProviderId>) -> EntryGuard {
+        if self.field.is_none() && fallback.is_none() {
+            return self.entry;
+        }
+        let mut entry = self.entry().of_fallback(fallback.cloned());
+        entry.value = self.value().clone();
+        EntryGuard::from_inner(Some(Arc::new(entry)))
     }
 
     /// All of a fresh entry that is there.

@@ -19,6 +19,7 @@ mod cell;
 mod shared;
 mod read;
 mod alias;
+mod prefetch;
 mod set;
 mod loader;
 mod flight;

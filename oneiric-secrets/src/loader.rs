@@ -260,7 +260,7 @@ impl Shared {
     }
 
     /// Full jitter: anything up to a bound that doubles with each failure.
-    fn jittered(&self, times: u32) -> Duration {
+    pub(crate) fn jittered(&self, times: u32) -> Duration {
         let bound = PAUSE.saturating_mul(1 << times.min(12)).min(LONGEST_PAUSE);
         PAUSE.max(bound.mul_f64(self.random()))
     }

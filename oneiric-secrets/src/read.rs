@@ -84,7 +84,7 @@ impl Future for Get<'_> {
 
 impl Shared {
     /// The fast path of a read: by way of what the reference remembers, to an entry that needs
-    /// nothing done. No alias has one.
+    /// nothing done.
     #[inline(always)]
     pub(crate) fn hit(&self, reference: &SecretRef) -> Option<EntryGuard> {
         let now = self.ticker.now();
@@ -102,7 +102,9 @@ impl Shared {
     /// The same for a reference that does not know the way, or knows a cell that has left.
     #[inline(never)]
     fn hit_by_name(&self, reference: &SecretRef, now: Moment) -> Option<EntryGuard> {
-        let cell = self.cache.known_cell(reference)?;
+        let Some(cell) = self.cache.known_cell(reference) else {
+            return self.hit_by_alias(reference);
+        };
         let entry = cell.hit(now)?;
         cell.touch(now);
         self.tally.hit();
@@ -291,7 +293,7 @@ impl Shared {
             .filter(|entry| !entry.has_ended(self.options.clock.now()))
     }
 
-    fn stale_or(&self, cell: Arc<Cell>, error: Error) -> Result<Answer> {
+    pub(crate) fn stale_or(&self, cell: Arc<Cell>, error: Error) -> Result<Answer> {
         match self.last_good(&cell).filter(|_| serves_stale(&error)) {
             Some(entry) => {
                 self.tally.stale();

@@ -115,9 +115,7 @@ impl Resolver {
     // Half of the time of a hit would go into handing the answer out through memory.
     #[inline(always)]
     pub fn try_get(&self, reference: &SecretRef) -> Option<Secret> {
-        let Some(entry) = self.shared.hit(reference) else {
-            return self.shared.hit_by_alias(reference);
-        };
+        let entry = self.shared.hit(reference)?;
         match reference.field() {
             None => Some(Secret::whole(entry)),
             Some(_) => Secret::new(entry, reference, None).ok(),
@@ -129,6 +127,20 @@ impl Resolver {
     pub async fn get_many(&self, references: &[SecretRef]) -> Vec<Result<Secret>> {
         let answers = self.shared.read_all(references, &BTreeSet::new()).await;
         let narrow = |(reference, answer): (_, Result<Answer>)| answer?.narrow(reference);
+        references.iter().zip(answers).map(narrow).collect()
+    }
+
+    /// Reads several secrets into the cache before anybody needs them, each once, and says for each
+    /// reference whether it can be had. They are read in as few calls as the stores allow, no more
+    /// of them at a time than a provider may have; a batch that is throttled is asked for again when
+    /// the store says so, while it still answers at all. Of an alias, a fallback is read only if
+    /// those before it cannot answer. Dropping the future leaves the calls that are running.
+    ///
+    /// # Errors
+    /// Each as that of [`get`](Self::get).
+    pub async fn prefetch(&self, references: &[SecretRef]) -> Vec<Result<()>> {
+        let answers = self.shared.prefetch(references).await.into_iter();
+        let narrow = |(reference, answer): (_, Result<Answer>)| answer?.narrow(reference).map(drop);
         references.iter().zip(answers).map(narrow).collect()
     }
 
