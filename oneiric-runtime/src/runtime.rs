@@ -150,7 +150,54 @@ impl Runtime {
         answer.await.map_err(|_| not_running())?
     }
 
-    /// The same for a [`ManagedHook`], giving the reader of its generations.
+    /// Takes several adapters in, one after the other, once everything that they need was read: each
+    /// secret once, in as few calls as the stores allow.
+    ///
+    /// # Errors
+    /// If a secret cannot be had: every one of them, with the adapters that need it, and then none
+    /// was taken in. As [`register`](Self::register) for the first adapter that could not be taken
+    /// in; the error names those before it, which serve.
+    pub async fn register_all(
+        &self,
+        hooks: impl IntoIterator<Item = Arc<dyn LifecycleHook>>,
+    ) -> Result<()> {
+        let hooks: Vec<_> = hooks.into_iter().collect();
+        let needs = |hook: &Arc<dyn LifecycleHook>| {
+            let id = hook.id().clone();
+            hook.secrets().iter().map(move |of| (id.clone(), of.clone())).collect::<Vec<_>>()
+        };
+        let (adapters, secrets): (Vec<_>, Vec<_>) = hooks.iter().flat_map(needs).unzip();
+        let answers = self.resolver.prefetch(&secrets).await;
+        let mut missing = Vec::new();
+        let mut kind = None;
+        for ((adapter, secret), answer) in adapters.iter().zip(&secrets).zip(answers) {
+            if let Err(error) = answer {
+                kind = kind.or(Some(error.kind()));
+                missing.push(format!("adapter `{adapter}` needs `{secret}`: {}", error.chain()));
+            }
+        }
+        if let Some(kind) = kind {
+            return Err(Error::new(kind, missing.join("; ")));
+        }
+        let mut serving: Vec<String> = Vec::new();
+        for hook in hooks {
+            let id = hook.id().clone();
+            if let Err(error) = self.register(hook).await {
+                let message = match serving.as_slice() {
+                    [] => format!("adapter `{id}` cannot start"),
+                    before => {
+                        let before = before.join(", ");
+                        format!("adapter `{id}` cannot start, while {before} serve already")
+                    }
+                };
+                return Err(error.context(message));
+            }
+            serving.push(format!("`{id}`"));
+        }
+        Ok(())
+    }
+
+    /// The same as [`register`](Self::register) for a [`ManagedHook`], giving the reader of its generations.
     ///
     /// # Errors
     /// As [`register`](Self::register).

@@ -59,11 +59,8 @@ async fn serve(settings: &Settings) -> Result<Exit> {
 /// Takes every adapter in, and then serves for ever; returns only with a failure.
 async fn start(runtime: &Runtime, adapters: Vec<Arc<dyn LifecycleHook>>) -> Failure {
     let number = adapters.len();
-    for adapter in adapters {
-        let id = adapter.id().clone();
-        if let Err(error) = runtime.register(adapter).await {
-            return error.context(format!("adapter `{id}` cannot start")).into();
-        }
+    if let Err(error) = runtime.register_all(adapters).await {
+        return error.into();
     }
     let instance = runtime.instance();
     tracing::info!(target: "oneiric", %instance, adapters = number, "ready");

@@ -201,7 +201,7 @@ fn an_agent_that_cannot_start_says_which_adapter_and_why() {
     sandbox.put("a");
     let ran = sandbox.run(&["agent"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
-    for part in ["adapter `shop` cannot start", "files:b", "does not exist"] {
+    for part in ["adapter `shop` needs `files:b`", "files:b", "does not exist"] {
         assert!(ran.stderr.contains(part), "{part}: {ran:?}");
     }
 }

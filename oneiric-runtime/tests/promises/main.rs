@@ -5,6 +5,7 @@ mod support;
 mod metered;
 mod lifecycle;
 mod aliases;
+mod start;
 mod calls;
 mod watcher;
 mod push;
