@@ -23,6 +23,10 @@ mod cell;
 mod shared;
 #[path = "../../../oneiric-secrets/src/read.rs"]
 mod read;
+#[path = "../../../oneiric-secrets/src/alias.rs"]
+mod alias;
+#[path = "../../../oneiric-secrets/src/prefetch.rs"]
+mod prefetch;
 #[path = "../../../oneiric-secrets/src/set.rs"]
 mod set;
 #[path = "../../../oneiric-secrets/src/loader.rs"]
