@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oneiric_core::{Clock, ErrorKind, InstanceId, Managed, ManagedHook, SecretRef};
+use oneiric_core::{Clock, ErrorKind, InstanceId, Managed, ManagedHook, ProviderId, SecretRef};
 use oneiric_runtime::report::{AdapterOutcome, InstanceReport, Outcome};
 use oneiric_runtime::{RotateRequest, Runtime, RuntimeOptions};
 use oneiric_secrets::{Mode, Resolver, ResolverOptions, Scope};
@@ -139,7 +139,7 @@ async fn a_rotation_that_a_fallback_answers_is_done_and_says_so() {
     assert_eq!(report.outcome, Outcome::Done, "{report:?}");
     let key = &report.keys[0];
     assert_eq!((key.alias.as_deref(), key.key.as_str()), (Some("db"), "vault:db"));
-    assert_eq!(key.fallback.as_ref().map(|id| id.as_str()), Some("vault"));
+    assert_eq!(key.fallback.as_ref().map(ProviderId::as_str), Some("vault"));
     assert_eq!(pool.load().as_str(), "one of vault");
     assert_eq!(two.served_from().await.as_deref(), Some("vault"));
     two.stop().await;
