@@ -1,13 +1,23 @@
 //! The credential header of an HTTP client, replaced under running requests.
 //!
 //! [`HttpCredential`] holds one header (bearer, basic or any other) in the types of the `http`
-//! crate, so it works with every client that uses them.
+//! crate. [`CredentialLayer`] puts the current one into the requests of a client that is a tower
+//! service, and sends a request once more if it was refused and there is a newer one.
+//! [`ManagedService`] is for clients that are themselves built per generation.
 //!
-//! It is *not* a client: it sends nothing, so the proof, a real request, is yours to give. Nor
-//! does it repeat a request that was refused.
+//! It is *not* a client: what it sends, it sends with yours.
 #![forbid(unsafe_code)]
 
 mod credential;
 mod hook;
+mod exchange;
+mod held;
+mod refusal;
+mod service;
+mod managed_service;
 
 pub use credential::HttpCredential;
+pub use exchange::{IncomingResponse, OutgoingRequest, ReplayRequest};
+pub use held::HeldBody;
+pub use managed_service::ManagedService;
+pub use service::{CredentialLayer, CredentialService};
