@@ -53,7 +53,9 @@ impl Role {
     fn tests_may_use(self) -> &'static [Self] {
         match self {
             Provider => &[Testkit, Fake],
-            Secrets | Runtime | Cli | Adapter => &[Testkit],
+            Secrets | Runtime | Cli => &[Testkit],
+            // What comes of a report that a credential was refused is seen with a runtime only.
+            Adapter => &[Testkit, Secrets, Runtime],
             Rehearsal => &[Fake],
             Core | Testkit | Fake | Xtask => &[],
         }
@@ -112,7 +114,7 @@ mod tests {
             ("oneiric-provider-file", &[("oneiric-core", linked), ("oneiric-testkit", dev)]),
             ("oneiric-provider-gcp", &[("oneiric-gcp-fake", dev)]),
             ("oneiric-rehearsal", &[("oneiric-gcp-fake", dev)]),
-            ("oneiric-adapter-http", &[("oneiric-core", linked)]),
+            ("oneiric-adapter-http", &[("oneiric-core", linked), ("oneiric-runtime", dev)]),
             ("oneiric-cli", &[("oneiric-runtime", linked), ("oneiric-adapter-http", linked)]),
             ("oneiric-rehearsal", &[("oneiric-runtime", linked), ("oneiric-testkit", linked)]),
         ] {
@@ -133,6 +135,7 @@ mod tests {
             ("oneiric-provider-file", "oneiric-secrets", linked),
             ("oneiric-provider-file", "oneiric-provider-env", linked),
             ("oneiric-adapter-http", "oneiric-provider-file", dev),
+            ("oneiric-adapter-http", "oneiric-runtime", linked),
             ("oneiric-cli", "oneiric-testkit", linked),
             ("oneiric-cli", "oneiric-rehearsal", dev),
             ("oneiric-rehearsal", "oneiric-cli", linked),
