@@ -5,7 +5,8 @@
 //! service, and sends a request once more if it was refused and there is a newer one.
 //! [`ManagedService`] is for clients that are themselves built per generation.
 //!
-//! It is *not* a client: what it sends, it sends with yours.
+//! It is *not* a client: what it sends, it sends with yours. The Cargo feature `reqwest` brings
+//! requests of reqwest, and a proof with a client that you describe.
 #![forbid(unsafe_code)]
 
 mod credential;
@@ -15,6 +16,8 @@ mod held;
 mod refusal;
 mod service;
 mod managed_service;
+#[cfg(feature = "reqwest")]
+mod reqwest_client;
 
 pub use credential::HttpCredential;
 pub use exchange::{IncomingResponse, OutgoingRequest, ReplayRequest};
