@@ -7,8 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// A header that says who asks. One generation of it.
 ///
 /// # Use
-/// Load a guard per request, add the header, and hold the guard *until the answer was read*:
-/// draining waits for the guards, and the old credential is revoked after that.
+/// [`CredentialLayer`](crate::CredentialLayer) does what follows. By hand: load a guard per
+/// request, add the header, and hold the guard *until the answer was read*, since draining waits
+/// for the guards, and the old credential is revoked after that. Where the server does not accept
+/// it, say so on the guard: `report_refused`.
 ///
 /// ```
 /// use http::{HeaderValue, Request, header::AUTHORIZATION};
