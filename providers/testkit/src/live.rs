@@ -1,5 +1,6 @@
 //! Real servers for live suites, privately: each with a temporary folder of its own.
 
+mod aws;
 mod cluster;
 mod openbao;
 
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use aws::{Aws, AwsKind};
 pub use cluster::OpenBaoCluster;
 pub use openbao::OpenBao;
 
@@ -207,6 +209,29 @@ impl PrivateDir {
 impl Drop for PrivateDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A folder of our own, removed on drop.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create(of: &str) -> Result<Self, String> {
+        let name = format!("oneiric-{of}-{}", &random_hex()?[..12]);
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).map_err(|error| cannot("create", &path, &error))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -8,8 +8,8 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::openbao::{Folder, clean, find};
-use super::{PATIENCE, cannot, free_port, random_hex, run, write_private};
+use super::openbao::{clean, find};
+use super::{Folder, PATIENCE, cannot, free_port, random_hex, run, write_private};
 
 const NODES: usize = 3;
 /// How long a node may take to tell of its health.
@@ -40,7 +40,7 @@ impl OpenBaoCluster {
     /// # Errors
     /// Why it cannot be had, in one sentence, for [`require`](super::require).
     pub fn start() -> Result<Self, String> {
-        let (program, folder) = (find()?, Folder::create()?);
+        let (program, folder) = (find()?, Folder::create("bao")?);
         // 32 bytes, written as text.
         let key = format!("{}{}", random_hex()?, random_hex()?);
         write_private(&folder.0.join("seal"), key.as_bytes())?;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, PORT_ATTEMPTS, cannot, free_port, random_hex, run};
+use super::{Folder, PATIENCE, PORT_ATTEMPTS, cannot, free_port, random_hex, run};
 
 /// What the server prints when it is ready.
 const READY: &str = "Root Token: ";
@@ -47,12 +47,12 @@ impl OpenBao {
 
     fn launch(tls: bool) -> Result<Self, String> {
         let program = find()?;
-        let folder = Folder::create()?;
+        let folder = Folder::create("bao")?;
         let root_token = random_hex()?;
         let mut why = String::new();
         for _ in 0..PORT_ATTEMPTS {
             let port = free_port()?;
-            let log = folder.0.join("log");
+            let log = folder.path().join("log");
             let out = File::create(&log).map_err(|error| cannot("create", &log, &error))?;
             let errors = out.try_clone().map_err(|error| cannot("share", &log, &error))?;
             let mut command = clean(&program);
@@ -60,10 +60,10 @@ impl OpenBao {
                 .args(["server", "-dev", "-dev-no-store-token"])
                 .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
                 .env("BAO_DEV_ROOT_TOKEN_ID", &root_token)
-                .env("HOME", &folder.0)
-                .current_dir(&folder.0);
+                .env("HOME", folder.path())
+                .current_dir(folder.path());
             if tls {
-                command.args(["-dev-tls", "-dev-tls-cert-dir"]).arg(&folder.0);
+                command.args(["-dev-tls", "-dev-tls-cert-dir"]).arg(folder.path());
             }
             command.stdin(Stdio::null()).stdout(out).stderr(errors);
             let mut server = command.spawn().map_err(|error| format!("cannot start: {error}"))?;
@@ -96,7 +96,7 @@ impl OpenBao {
 
     /// The certificate, in PEM, of the one who vouches for the server with TLS.
     pub fn ca_file(&self) -> PathBuf {
-        self.folder.0.join("vault-ca.pem")
+        self.folder.path().join("vault-ca.pem")
     }
 
     /// Runs the command line of OpenBao with the root token, and answers with what it printed.
@@ -109,7 +109,7 @@ impl OpenBao {
             .args(arguments)
             .env("BAO_ADDR", self.address())
             .env("BAO_TOKEN", &self.root_token)
-            .env("HOME", &self.folder.0);
+            .env("HOME", self.folder.path());
         if self.tls {
             command.env("BAO_CACERT", self.ca_file());
         }
@@ -204,24 +204,6 @@ fn wait_until_ready(server: &mut Child, log: &Path, port: u16) -> Result<String,
     Err(format!("openbao was not ready after {} s", PATIENCE.as_secs()))
 }
 
-/// A folder that is removed on drop.
-#[derive(Debug)]
-pub(super) struct Folder(pub(super) PathBuf);
-
-impl Folder {
-    pub(super) fn create() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("oneiric-bao-{}", &random_hex()?[..12]));
-        fs::create_dir(&path).map_err(|error| cannot("create", &path, &error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +222,7 @@ mod tests {
         assert!(sealed.contains("503"), "{sealed}");
         bao.unseal().unwrap();
         assert_eq!(bao.bao(&["kv", "get", "-field=value", "secret/a"]).unwrap(), "x");
-        let (folder, port) = (bao.folder.0.clone(), bao.port());
+        let (folder, port) = (bao.folder.path().to_owned(), bao.port());
         drop(bao);
         assert!(!folder.exists());
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
