@@ -1,0 +1,60 @@
+//! The quota of batches, kept here because nobody else can see it: the resolver counts what it asks
+//! for, and not how many calls that becomes.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Lets calls pass at a steady rate, after a burst that was saved up.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// How long one call stands for.
+    each: Duration,
+    /// How far ahead of their turn calls may be.
+    burst: Duration,
+    /// The turn of the next call.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// So many calls a second, and as many at once. No second sees more than twice as many.
+    pub(crate) fn a_second(calls: u32) -> Self {
+        let each = Duration::from_secs(1) / calls.max(1);
+        Self { each, burst: each * calls.saturating_sub(1), next: Mutex::default() }
+    }
+
+    /// Waits until one more call may be made.
+    pub(crate) async fn admit(&self) {
+        let until = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            // What nobody has used is saved up, but no more than a burst.
+            let turn = next.map_or(now, |next| next.max(now));
+            *next = Some(turn + self.each);
+            turn.checked_sub(self.burst).unwrap_or(now).max(now)
+        };
+        sleep_until(until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_second_sees_more_than_twice_the_rate() {
+        let pace = Pace::a_second(50);
+        let mut seen = Vec::new();
+        for _ in 0..400 {
+            pace.admit().await;
+            seen.push(Instant::now());
+        }
+        assert_eq!(seen[49], seen[0], "a burst passes at once");
+        for (first, last) in seen.iter().zip(&seen[100..]) {
+            assert!(*last - *first >= Duration::from_millis(999), "{:?}", *last - *first);
+        }
+        let whole = *seen.last().unwrap() - seen[0];
+        assert!(whole < Duration::from_millis(7_200), "the rate is made use of: {whole:?}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Stamps, by one list for all: the id of the version that is current.
+//!
+//! The list is sorted by the date of the last change, so the newest changes are on its first page,
+//! and each of its entries says which version is current. It may show an old state for five
+//! minutes, so what it shows with the date of a moment ago may come later: each walk goes on until
+//! it is ten minutes before the newest date that any walk has seen. What no walk has shown since
+//! the first one has not changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use oneiric_core::{Error, ErrorKind, Result, SecretKey, Stamp};
+use tokio::time::{Instant, sleep};
+
+use crate::api::{Api, Patience, State};
+use crate::known::{Hint, MARGIN, SETTLES, Verdict};
+use crate::names::{self, Arn};
+
+/// How often a secret is looked at that lags behind an event.
+const LOOKS: u32 = 6;
+/// The pause before the second look; each one after may be twice as long.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is known of the list.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    /// The newest date of a change that was seen.
+    newest: Option<SystemTime>,
+    /// When the first walk began.
+    since: Option<Instant>,
+    /// The account and region of what is listed.
+    place: Option<String>,
+    /// Whether it was said that the list is denied to us.
+    is_denied: bool,
+}
+
+/// What one walk has shown.
+#[derive(Default)]
+struct Shown {
+    /// Whether entries came in the order that was asked for.
+    is_sorted: bool,
+    last: Option<SystemTime>,
+    newest: Option<SystemTime>,
+    place: Option<String>,
+}
+
+impl Api {
+    /// The stamp of each key, without reading a value.
+    pub(crate) async fn stamps(&self, keys: &[SecretKey]) -> Vec<Result<Stamp>> {
+        // For one secret a look costs as much as a list, and sees more.
+        let unseen = if self.config.describe || keys.len() == 1 {
+            keys.iter().collect()
+        } else {
+            match self.walk(keys).await {
+                Ok(unseen) => unseen,
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    self.say_denied(keys.len()).await;
+                    keys.iter().collect()
+                }
+                Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+            }
+        };
+        let unseen: HashSet<&SecretKey> = unseen;
+        let mut each = Vec::with_capacity(keys.len());
+        for key in keys {
+            let known = self.books.current(key).filter(|_| !unseen.contains(key));
+            let stamp = async move {
+                let version = match known {
+                    Some((version, _)) => version,
+                    None => self.look(key, Patience::until(None)).await?,
+                };
+                Ok(Stamp::from(version))
+            };
+            each.push(stamp.boxed());
+        }
+        stream::iter(each).buffered(self.concurrency()).collect().await
+    }
+
+    /// Looks at one secret by itself, and answers with its current version. What lags behind an
+    /// event is looked at again for a while.
+    pub(crate) async fn look(&self, key: &SecretKey, patience: Patience) -> Result<Arc<str>> {
+        let id = names::secret_id(key)?;
+        let mut looks = 0;
+        loop {
+            let hint = self.books.hinted(key);
+            let sight = self.describe(id, patience).await?.sight(id)?;
+            let version = self.books.settle(key, &sight);
+            let Some(hint) = hint else { return Ok(version) };
+            looks += 1;
+            let lags = lags(&hint, &version, sight.changed);
+            if lags && looks < LOOKS {
+                sleep(PAUSE.mul_f64(f64::from(1 << (looks - 1)) * (0.5 + fastrand::f64() / 2.0)))
+                    .await;
+                continue;
+            }
+            // The sweep finds what this does not.
+            self.books.clear(key, &hint);
+            if lags {
+                let message = format!("`{key}` does not show yet what an event has told of it");
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            return Ok(version);
+        }
+    }
+
+    /// Walks through what has changed; answers with the keys that are to be looked at one by one.
+    async fn walk<'k>(&self, keys: &'k [SecretKey]) -> Result<HashSet<&'k SecretKey>> {
+        let mut walk = self.walk.lock().await;
+        let began = Instant::now();
+        let since = walk.since.unwrap_or(began);
+        let floor = walk.newest.and_then(|newest| newest.checked_sub(SETTLES));
+        let spelled: HashMap<&str, &'k SecretKey> =
+            keys.iter().map(|key| (key.as_str(), key)).collect();
+        let mut unseen: HashSet<&SecretKey> =
+            keys.iter().filter(|key| !self.is_followed(key, since, &walk)).collect();
+        let mut unclear = HashSet::new();
+        let mut shown = Shown { is_sorted: true, ..Shown::default() };
+        let (mut token, mut pages) = (None, 0);
+        loop {
+            let (entries, next) = self.page(token, Patience::until(None)).await?;
+            pages += 1;
+            for entry in &entries {
+                shown.note(entry);
+                for key in names::spellings(&entry.arn, &entry.name) {
+                    let Some(&key) = spelled.get(key) else { continue };
+                    unseen.remove(key);
+                    if !self.is_noted(key, entry) {
+                        unclear.insert(key);
+                    }
+                }
+            }
+            let is_past = match (floor, shown.last) {
+                // Dates have seconds, so an equal one says nothing.
+                (Some(floor), Some(last)) => last < floor,
+                (None, _) => true,
+                (Some(_), None) => false,
+            };
+            // What is not listed soon is looked at, if that takes fewer calls.
+            let is_found = unseen.len() <= pages;
+            if next.is_none() || (shown.is_sorted && is_past && is_found) {
+                break;
+            }
+            token = next;
+        }
+        walk.newest = walk.newest.max(shown.newest);
+        walk.since = Some(since);
+        walk.place = shown.place.or(walk.place.take());
+        walk.is_denied = false;
+        let hinted = keys.iter().filter(|key| self.books.hinted(key).is_some());
+        unseen.extend(unclear);
+        unseen.extend(hinted);
+        Ok(unseen)
+    }
+
+    /// Whether an entry of the list says how the secret stands, which is noted then.
+    fn is_noted(&self, key: &SecretKey, entry: &State) -> bool {
+        match entry.sight(key.as_str()) {
+            Ok(sight) => self.books.see(key, &sight) != Verdict::Unclear,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the walks since the first one would have shown each change of this secret.
+    fn is_followed(&self, key: &SecretKey, since: Instant, walk: &Walk) -> bool {
+        let Some((_, place, name)) = self.books.since(key, since) else { return false };
+        let is_listed = self.config.prefix.as_ref().is_none_or(|prefix| name.starts_with(prefix));
+        is_listed && walk.place.as_ref() == Some(&place)
+    }
+
+    async fn say_denied(&self, keys: usize) {
+        let mut walk = self.walk.lock().await;
+        if !std::mem::replace(&mut walk.is_denied, true) {
+            tracing::warn!(
+                target: "oneiric",
+                keys,
+                "secrets may not be listed, so each is looked at by itself, which costs a call each"
+            );
+        }
+    }
+}
+
+impl Shown {
+    fn note(&mut self, entry: &State) {
+        if self.place.is_none() {
+            self.place = Arn::parse(&entry.arn).map(|arn| arn.place.to_owned());
+        }
+        let Some(changed) = entry.changed else { return };
+        self.is_sorted &= self.last.is_none_or(|last| changed <= last);
+        self.last = Some(changed);
+        self.newest = self.newest.max(Some(changed));
+    }
+}
+
+/// Whether a look shows a state from before the event.
+fn lags(hint: &Hint, version: &Arc<str>, changed: Option<SystemTime>) -> bool {
+    let (Some(told), Some(time)) = (&hint.version, hint.time) else { return false };
+    told != version && changed.is_none_or(|changed| changed + MARGIN < time)
+}
