@@ -13,6 +13,10 @@ pub(crate) fn registry() -> Registry {
     let registry = registry.provider("file", |_, section| {
         Ok(kinds::build(section, oneiric_provider_file::Config::build)?)
     });
+    #[cfg(feature = "aws")]
+    let registry = registry.provider("aws", |_, section| {
+        Ok(kinds::build(section, oneiric_provider_aws::Config::build)?)
+    });
     #[cfg(feature = "gcp")]
     let registry = registry.provider("gcp", |_, section| {
         Ok(kinds::build(section, oneiric_provider_gcp::Config::build)?)
@@ -37,6 +41,7 @@ pub(crate) fn registry() -> Registry {
 #[cfg(any(
     feature = "env",
     feature = "file",
+    feature = "aws",
     feature = "gcp",
     feature = "vault",
     feature = "exec",

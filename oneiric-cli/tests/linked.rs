@@ -4,10 +4,11 @@
 use std::process::Command;
 
 /// Each kind, where it is set, and whether it was picked.
-const KINDS: [(&str, &str, bool); 6] = [
+const KINDS: [(&str, &str, bool); 7] = [
     ("providers", "env", cfg!(feature = "env")),
     ("providers", "file", cfg!(feature = "file")),
     ("providers", "exec", cfg!(feature = "exec")),
+    ("providers", "aws", cfg!(feature = "aws")),
     ("providers", "gcp", cfg!(feature = "gcp")),
     ("providers", "vault", cfg!(feature = "vault")),
     ("adapters", "command", cfg!(feature = "command")),
