@@ -30,8 +30,10 @@ use crate::stamps::Walk;
 pub(crate) const BATCH: usize = 20;
 /// How many secrets or versions one page of a list has.
 const PAGE: i32 = 100;
-/// Half of the quota of batches, which is for all who read in the account.
-const BATCHES_A_SECOND: u32 = 50;
+/// How many batches are sent in a second, and how many at once. Both together are less than the
+/// quota, which is for all who read in the account.
+const BATCHES_A_SECOND: u32 = 40;
+const BATCHES_AT_ONCE: u32 = 50;
 
 /// The way to Secrets Manager, and what is known of it.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Api {
             config,
             books: Books::default(),
             walk: tokio::sync::Mutex::default(),
-            batches: Pace::a_second(BATCHES_A_SECOND),
+            batches: Pace::new(BATCHES_A_SECOND, BATCHES_AT_ONCE),
             sdk: OnceCell::new(),
             client: OnceCell::new(),
         }

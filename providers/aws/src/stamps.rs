@@ -2,9 +2,12 @@
 //!
 //! The list is sorted by the date of the last change, so the newest changes are on its first page,
 //! and each of its entries says which version is current. It may show an old state for five
-//! minutes, so what it shows with the date of a moment ago may come later: each walk goes on until
-//! it is ten minutes before the newest date that any walk has seen. What no walk has shown since
-//! the first one has not changed.
+//! minutes, so what was changed before the newest date may show after it: each walk goes on until
+//! it is ten minutes before the newest date that any walk has seen. Ten minutes after that date was
+//! first seen all that is older shows, so from then on walks end at it: were many secrets changed
+//! at once, it does not cost pages for ever. What no walk has shown since the first one has not
+//! changed. Dates are those of the store alone, and time is measured here: no two clocks are
+//! compared.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,8 +29,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What is known of the list.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    /// The newest date of a change that was seen.
-    newest: Option<SystemTime>,
+    /// The newest date of a change that was seen, and when a walk began that was the first to.
+    newest: Option<(SystemTime, Instant)>,
+    /// All changes before this date have been seen.
+    floor: Option<SystemTime>,
     /// When the first walk began.
     since: Option<Instant>,
     /// The account and region of what is listed.
@@ -110,7 +115,6 @@ impl Api {
         let mut walk = self.walk.lock().await;
         let began = Instant::now();
         let since = walk.since.unwrap_or(began);
-        let floor = walk.newest.and_then(|newest| newest.checked_sub(SETTLES));
         let spelled: HashMap<&str, &'k SecretKey> =
             keys.iter().map(|key| (key.as_str(), key)).collect();
         let mut unseen: HashSet<&SecretKey> =
@@ -131,7 +135,7 @@ impl Api {
                     }
                 }
             }
-            let is_past = match (floor, shown.last) {
+            let is_past = match (walk.floor, shown.last) {
                 // Dates have seconds, so an equal one says nothing.
                 (Some(floor), Some(last)) => last < floor,
                 (None, _) => true,
@@ -144,10 +148,7 @@ impl Api {
             }
             token = next;
         }
-        walk.newest = walk.newest.max(shown.newest);
-        walk.since = Some(since);
-        walk.place = shown.place.or(walk.place.take());
-        walk.is_denied = false;
+        walk.is_over(began, shown);
         let hinted = keys.iter().filter(|key| self.books.hinted(key).is_some());
         unseen.extend(unclear);
         unseen.extend(hinted);
@@ -181,6 +182,27 @@ impl Api {
     }
 }
 
+impl Walk {
+    /// Notes how far a walk has come that began then.
+    fn is_over(&mut self, began: Instant, shown: Shown) {
+        self.since.get_or_insert(began);
+        self.place = shown.place.or(self.place.take());
+        self.is_denied = false;
+        let Some(newest) = shown.newest else { return };
+        match self.newest {
+            Some((known, since)) if newest <= known => {
+                if began >= since + SETTLES {
+                    self.floor = self.floor.max(Some(known));
+                }
+            }
+            _ => {
+                self.newest = Some((newest, began));
+                self.floor = self.floor.max(newest.checked_sub(SETTLES));
+            }
+        }
+    }
+}
+
 impl Shown {
     fn note(&mut self, entry: &State) {
         if self.place.is_none() {
@@ -197,4 +219,41 @@ impl Shown {
 fn lags(hint: &Hint, version: &Arc<str>, changed: Option<SystemTime>) -> bool {
     let (Some(told), Some(time)) = (&hint.version, hint.time) else { return false };
     told != version && changed.is_none_or(|changed| changed + MARGIN < time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(second: u64) -> Shown {
+        Shown { newest: at(second), ..Shown::default() }
+    }
+
+    fn at(second: u64) -> Option<SystemTime> {
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(10_000 + second))
+    }
+
+    /// Whatever is before the floor must have been shown, with five minutes for what shows late.
+    #[tokio::test(start_paused = true)]
+    async fn a_walk_ends_where_everything_was_seen() {
+        let mut walk = Walk::default();
+        let start = Instant::now();
+        let minutes = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        walk.is_over(minutes(0), shown(1000));
+        assert_eq!(walk.floor, at(400));
+        walk.is_over(minutes(9), shown(1000));
+        assert_eq!(walk.floor, at(400));
+        walk.is_over(minutes(10), shown(1000));
+        assert_eq!(walk.floor, at(1000), "what is older has shown by now");
+        // An hour later another changes, and something of before it may show after it.
+        walk.is_over(minutes(70), shown(4600));
+        assert_eq!(walk.floor, at(4000));
+        // The list lags and shows less: nothing is taken back.
+        walk.is_over(minutes(71), shown(1000));
+        assert_eq!((walk.floor, walk.newest.unwrap().0), (at(4000), at(4600).unwrap()));
+        walk.is_over(minutes(80), shown(1000));
+        assert_eq!(walk.floor, at(4600));
+        walk.is_over(minutes(81), Shown::default());
+        assert_eq!(walk.floor, at(4600));
+    }
 }

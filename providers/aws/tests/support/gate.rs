@@ -57,6 +57,8 @@ struct State {
     /// Calls that are refused, while others are not.
     denied: HashSet<String>,
     shown: HashMap<(String, Bytes), (StatusCode, Bytes)>,
+    /// The last body of each kind of call.
+    bodies: HashMap<String, Bytes>,
 }
 
 /// Calls that change a version.
@@ -106,6 +108,12 @@ impl Gate {
     /// How many calls of this name have come.
     pub(crate) fn calls(&self, name: &str) -> usize {
         self.state(|state| state.calls.iter().filter(|call| *call == name).count())
+    }
+
+    /// The body of the last call of this name.
+    pub(crate) fn last(&self, name: &str) -> Option<String> {
+        let body = self.state(|state| state.bodies.get(name).cloned())?;
+        Some(String::from_utf8_lossy(&body).into_owned())
     }
 
     pub(crate) fn mend(&self) {
@@ -158,11 +166,17 @@ async fn pass(
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let target = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let name = target.and_then(|target| target.rsplit('.').next()).unwrap_or("?").to_owned();
+    let named = target.and_then(|target| target.rsplit('.').next()).map(ToOwned::to_owned);
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    // STS has the name of the call in its form.
+    let name = named.unwrap_or_else(|| {
+        let form = String::from_utf8_lossy(&body).into_owned();
+        form.split('&').find_map(|part| part.strip_prefix("Action=")).unwrap_or("?").to_owned()
+    });
     let (is_denied, replayed, is_lost) = {
         let mut state = shared.state.lock().unwrap();
         state.calls.push(name.clone());
+        state.bodies.insert(name.clone(), body.clone());
         let is_lost = WRITES.contains(&name.as_str()) && std::mem::take(&mut state.lose);
         let is_frozen = state.frozen.contains(&name);
         let shown = state.shown.get(&(name.clone(), body.clone())).filter(|_| is_frozen).cloned();
@@ -216,7 +230,7 @@ pub(crate) async fn forward(
     Ok((status, body))
 }
 
-fn refusal(status: u16, code: &str, wait: Option<Duration>) -> Response<Full<Bytes>> {
+pub(crate) fn refusal(status: u16, code: &str, wait: Option<Duration>) -> Response<Full<Bytes>> {
     let body = format!(r#"{{"__type":"{code}","message":"the gate says so"}}"#);
     let mut answer = json(StatusCode::from_u16(status).unwrap(), body.into());
     if let Some(wait) = wait {
@@ -225,7 +239,7 @@ fn refusal(status: u16, code: &str, wait: Option<Duration>) -> Response<Full<Byt
     answer
 }
 
-fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
+pub(crate) fn json(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
     let answer = Response::builder().status(status);
     answer.header("content-type", "application/x-amz-json-1.1").body(Full::new(body)).unwrap()
 }

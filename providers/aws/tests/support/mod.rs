@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "no test uses all of it")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+pub(crate) mod fake;
 pub(crate) mod gate;
 
 use std::time::SystemTime;
