@@ -133,9 +133,14 @@ impl Aws {
             "import boto3, json\nclient = boto3.client({service:?}, endpoint_url={:?})\n",
             self.address()
         );
-        let mut command = self.client("python");
+        let mut command = self.python();
         command.arg("-");
         printed(command, format!("{head}{program}").as_bytes())
+    }
+
+    /// The Python that has boto3, with the credentials and the region that it needs.
+    pub fn python(&self) -> Command {
+        self.client("python")
     }
 
     fn client(&self, program: &str) -> Command {
