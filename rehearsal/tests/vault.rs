@@ -3,55 +3,32 @@
 //! the store is sealed in between and when the login of the service is revoked.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use oneiric_core::{Managed, ManagedHook, SecretRef, SecretSet};
+use oneiric_core::{ManagedHook, SecretRef, SecretSet};
 use oneiric_provider_vault::{AppRole, Config};
 use oneiric_runtime::RuntimeOptions;
 use oneiric_secrets::{Resolver, ResolverOptions};
 use oneiric_testkit::live::{OpenBao, require};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+mod service;
+
+use service::Service;
+
 const SWEEP: Duration = Duration::from_millis(300);
-const ARRIVAL: Duration = Duration::from_secs(30);
 const ROTATIONS: u64 = 20;
 /// What the service may do: look at the secret and read it.
 const POLICY: &str = r#"path "secret/*" { capabilities = ["read"] }"#;
 
-/// The server behind the service: it takes the newest credential and the one before.
-#[derive(Default)]
-struct Server {
-    accepted: Mutex<HashSet<u64>>,
-    failed: AtomicU64,
-    served: AtomicU64,
-}
-
-impl Server {
-    fn request(&self, credential: u64) {
-        let accepted = self.accepted.lock().unwrap().contains(&credential);
-        let count = if accepted { &self.served } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes one more, and the one before it; no other.
-    fn take(&self, credential: u64) {
-        *self.accepted.lock().unwrap() = HashSet::from([credential, credential - 1]);
-    }
-}
-
 /// A service that logs in by AppRole, under load from the start.
-struct Service {
+struct Stand {
     bao: Arc<OpenBao>,
-    server: Arc<Server>,
-    managed: Managed<u64>,
-    load: Vec<JoinHandle<()>>,
-    done: Arc<AtomicBool>,
+    service: Service,
     stop: CancellationToken,
     running: JoinHandle<()>,
     number: u64,
@@ -68,7 +45,7 @@ fn number(set: &SecretSet, refs: &[SecretRef; 2]) -> u64 {
     user
 }
 
-impl Service {
+impl Stand {
     async fn start(bao: OpenBao, folder: &Path) -> Self {
         let run = |arguments: &[&str]| bao.bao(arguments).unwrap();
         let policy = folder.join("policy.hcl");
@@ -102,37 +79,16 @@ impl Service {
         });
         let managed = runtime.manage(hook).await.unwrap();
 
-        let (server, done) = (Arc::new(Server::default()), Arc::new(AtomicBool::new(false)));
-        server.take(1);
-        let load = (0..4)
-            .map(|_| {
-                let (server, managed, done) =
-                    (Arc::clone(&server), managed.clone(), Arc::clone(&done));
-                tokio::spawn(async move {
-                    while !done.load(Ordering::Relaxed) {
-                        server.request(*managed.load());
-                        sleep(Duration::from_micros(500)).await;
-                    }
-                })
-            })
-            .collect();
-        Self { bao, server, managed, load, done, stop, running, number: 1 }
+        let service = Service::start(managed);
+        Self { bao, service, stop, running, number: 1 }
     }
 
     /// A new credential; answers with how long the service took to use it.
     async fn rotate(&mut self) -> Duration {
         self.number += 1;
-        self.server.take(self.number);
+        self.service.take(self.number);
         put(&self.bao, self.number).await;
-        let start = Instant::now();
-        let used = async {
-            while *self.managed.load() != self.number {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let in_time = timeout(ARRIVAL, used).await;
-        assert!(in_time.is_ok(), "credential {} was not noticed", self.number);
-        start.elapsed()
+        self.service.uses(self.number, Instant::now()).await
     }
 
     /// Runs the command line of OpenBao while the load goes on.
@@ -148,26 +104,10 @@ impl Service {
     }
 
     /// Ends it; no request may have failed.
-    async fn end(self, mut took: Vec<Duration>) {
-        self.done.store(true, Ordering::Relaxed);
-        for task in self.load {
-            task.await.unwrap();
-        }
+    async fn end(self, took: Vec<Duration>) {
+        self.service.end("vault", took).await;
         self.stop.cancel();
         self.running.await.unwrap();
-        took.sort();
-        let at = |share: usize| took[(took.len() - 1) * share / 100].as_secs_f64() * 1e3;
-        let (served, failed) = (&self.server.served, &self.server.failed);
-        let (served, failed) = (served.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
-        say(&format!(
-            "vault: {} rotations, {served} requests, {failed} failed, write to use p50 {:.1} ms, \
-             p99 {:.1} ms",
-            took.len(),
-            at(50),
-            at(99),
-        ));
-        assert_eq!(failed, 0);
-        assert!(served > 1000, "the service was under load");
     }
 }
 
@@ -182,11 +122,6 @@ async fn put(bao: &Arc<OpenBao>, number: u64) {
     tokio::task::spawn_blocking(put).await.unwrap();
 }
 
-#[expect(clippy::print_stderr, reason = "a measurement is to be seen and is not asserted")]
-fn say(line: &str) {
-    eprintln!("{line}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotations_by_the_command_line_reach_a_running_service() {
     let bao = match OpenBao::start() {
@@ -194,22 +129,22 @@ async fn rotations_by_the_command_line_reach_a_running_service() {
         Err(why) => return require("rehearsal-vault", &why),
     };
     let folder = tempfile::tempdir().unwrap();
-    let mut service = Service::start(bao, folder.path()).await;
+    let mut stand = Stand::start(bao, folder.path()).await;
     let mut took = Vec::new();
     for _ in 0..ROTATIONS {
-        took.push(service.rotate().await);
+        took.push(stand.rotate().await);
     }
     // The token of the service is revoked: it logs in again and goes on.
-    service.bao(&["lease", "revoke", "-prefix", "auth/approle/login"]).await;
+    stand.bao(&["lease", "revoke", "-prefix", "auth/approle/login"]).await;
     for _ in 0..3 {
-        took.push(service.rotate().await);
+        took.push(stand.rotate().await);
     }
     // The store is sealed for longer than the service's token lives, which it cannot renew.
-    service.seal(true).await;
+    stand.seal(true).await;
     sleep(Duration::from_secs(6)).await;
-    service.seal(false).await;
+    stand.seal(false).await;
     for _ in 0..3 {
-        took.push(service.rotate().await);
+        took.push(stand.rotate().await);
     }
-    service.end(took).await;
+    stand.end(took).await;
 }
