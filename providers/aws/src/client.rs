@@ -86,6 +86,10 @@ impl Api {
                 let got = self.get(id, wanted, patience).await?;
                 let what = name_of(id, wanted);
                 self.is_served(&request.key, &got, &what)?;
+                // Of what an event has told, this is the proof.
+                if got.stages.iter().any(|stage| stage == CURRENT) {
+                    self.books.see(&request.key, &got.sight);
+                }
                 fetched(got, &what)
             }
         }

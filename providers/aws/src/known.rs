@@ -17,6 +17,11 @@ use crate::names;
 /// For how long a version that was replaced is not believed to be back without a newer date: twice
 /// the five minutes for which lists may show an old state.
 pub(crate) const SETTLES: Duration = Duration::from_secs(600);
+/// The same for what only an event has told: whoever may write to the queue can tell anything.
+const TOLD_SETTLES: Duration = Duration::from_secs(60);
+/// For how long after a version was made the secret shows that date without the version being
+/// current: it waits for its label.
+const STAGED: Duration = Duration::from_secs(1);
 /// How far the clock of an event, of a secret and of this machine may be apart.
 pub(crate) const MARGIN: Duration = Duration::from_secs(5);
 /// How many versions that were replaced are remembered.
@@ -72,6 +77,8 @@ struct Known {
     version: Arc<str>,
     changed: Option<SystemTime>,
     created: Option<SystemTime>,
+    /// When it became current, as long as an event alone has said so.
+    told: Option<SystemTime>,
     /// What was current before, the latest last.
     before: VecDeque<Arc<str>>,
     /// Since when the version is known to be current, on both clocks.
@@ -163,6 +170,9 @@ impl Books {
             let (arn, name) = (known.arn.clone(), known.name.clone());
             let version = Arc::clone(version);
             inner.learn(key, &Sight { arn, name, version, changed: None, created: None });
+            if let Some(known) = inner.secrets.get_mut(key) {
+                known.told = time;
+            }
             return true;
         }
         known.hint = Some(Hint { version: Some(Arc::clone(version)), time });
@@ -202,12 +212,13 @@ impl Inner {
             Some(known) => known.learn(sight, now),
             None => {
                 let Sight { arn, name, version, changed, created } = sight.clone();
-                let (before, hint) = (VecDeque::new(), None);
+                let (before, hint, told) = (VecDeque::new(), None, None);
                 let known = Known {
                     arn,
                     version,
                     changed,
                     created,
+                    told,
                     before,
                     since: now,
                     confirmed: now.0,
@@ -233,8 +244,8 @@ impl Known {
             // Two changes within the second that dates have.
             (Some(_), Some(_)) if was_replaced && self.is_young() => Verdict::Older,
             (Some(_), Some(_)) => Verdict::Newer,
-            (None, Some(seen)) if self.created.is_some_and(|made| seen < made) => Verdict::Older,
-            (None, Some(seen)) if seen > self.since.1 + MARGIN => Verdict::Newer,
+            (None, Some(seen)) if self.is_before(seen) => Verdict::Older,
+            (None, Some(seen)) if self.is_after(seen) => Verdict::Newer,
             (None, Some(_)) if was_replaced && self.is_young() => Verdict::Older,
             (None, Some(_)) => Verdict::Unclear,
             (_, None) => {
@@ -245,8 +256,23 @@ impl Known {
         }
     }
 
+    /// Whether a state of this date is certainly from before the version became current. What an
+    /// event has told is good for that as long as it may still be confirmed.
+    fn is_before(&self, date: SystemTime) -> bool {
+        self.created.is_some_and(|made| date < made)
+            || self.told.is_some_and(|told| date + MARGIN < told && self.is_young())
+    }
+
+    /// Whether it is certainly from after it.
+    fn is_after(&self, date: SystemTime) -> bool {
+        date > self.since.1 + MARGIN
+            || self.created.is_some_and(|made| date > made + STAGED)
+            || self.told.is_some_and(|told| date > told + MARGIN)
+    }
+
     fn learn(&mut self, sight: &Sight, now: (Instant, SystemTime)) {
         self.confirmed = now.0;
+        self.told = None;
         self.arn.clone_from(&sight.arn);
         if self.version == sight.version {
             self.changed = self.changed.max(sight.changed);
@@ -262,7 +288,8 @@ impl Known {
     }
 
     fn is_young(&self) -> bool {
-        self.since.0.elapsed() < SETTLES
+        let settles = if self.told.is_some() { TOLD_SETTLES } else { SETTLES };
+        self.since.0.elapsed() < settles
     }
 }
 

@@ -52,7 +52,9 @@ async fn an_older_answer_is_told_from_a_newer_one() {
         // A state from before the known version was made.
         (vec![made("a", 10)], dated("b", 9), Older),
         (vec![made("b", 9), made("a", 10)], dated("b", 11), Older),
+        (vec![made("b", 9), made("a", 10)], dated("b", 12), Newer),
         (vec![made("a", 10)], dated("b", 11), Unclear),
+        (vec![made("a", 10)], dated("b", 12), Newer),
         (vec![made("a", 10)], sight("b", Some(now + Duration::from_secs(60)), None), Newer),
     ] {
         assert_eq!(books(&known).see(&key(), &seen), verdict, "{known:?} {seen:?}");
@@ -100,6 +102,24 @@ async fn an_event_is_certain_only_if_it_is_later_than_all_that_is_known() {
     assert!(!undated.told(&"other".parse().unwrap(), &version, at(60)));
     undated.clear(&key(), &hint);
     assert!(undated.hinted(&key()).is_some(), "another hint has come since");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_an_event_has_told_is_given_up_when_nothing_confirms_it() {
+    let claimed: Arc<str> = "claimed".into();
+    let books = books(&[sight("a", at(10), None)]);
+    assert!(books.told(&key(), &claimed, at(60)));
+    // A state from before it, one of its time, and one from after it.
+    assert_eq!(books.see(&key(), &sight("a", at(10), None)), Verdict::Older);
+    assert_eq!(books.see(&key(), &sight("a", at(60), None)), Verdict::Older);
+    assert_eq!(&*books.settle(&key(), &sight("a", at(58), None)), "claimed");
+    tokio::time::advance(TOLD_SETTLES).await;
+    assert_eq!(books.see(&key(), &sight("a", at(10), None)), Verdict::Unclear);
+    assert_eq!(&*books.settle(&key(), &sight("a", at(10), None)), "a");
+    // A way back right after it was read is believed by its date.
+    assert!(books.told(&key(), &"next".into(), at(100)));
+    assert_eq!(books.see(&key(), &sight("next", None, at(100))), Verdict::Same);
+    assert_eq!(books.see(&key(), &sight("a", at(102), None)), Verdict::Newer);
 }
 
 #[tokio::test(start_paused = true)]
