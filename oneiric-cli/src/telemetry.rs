@@ -72,6 +72,9 @@ impl Telemetry {
     }
 }
 
+/// Who says at `info` where a credential came from, with its id. A filter that names him goes before.
+const QUIET: &str = "aws_config=warn";
+
 /// Which log records are written: those of the settings, or more if that was asked for.
 ///
 /// # Errors
@@ -82,7 +85,8 @@ pub(crate) fn log_filter(settings: &TelemetrySettings, verbose: u8) -> Result<En
         1 => "info,oneiric=debug",
         _ => "debug,oneiric=trace",
     };
-    EnvFilter::builder().parse(filter).map_err(|error| {
+    let filter = format!("{QUIET},{filter}");
+    EnvFilter::builder().parse(&filter).map_err(|error| {
         let message = "`telemetry.log_filter` is neither a level nor a list of directives such as \
                        `info,oneiric_runtime=debug`";
         Error::with_source(ErrorKind::Invalid, message, error).into()
