@@ -203,7 +203,7 @@ impl VersionState {
 ///
 /// # Errors
 /// As in [`SecretProvider`], and `Conflict` when a compare-and-swap found something else,
-/// `Ambiguous` when the reply was lost.
+/// `Ambiguous` when the reply was lost, `Unsupported` where the store has no such thing.
 #[async_trait]
 pub trait SecretWriter: Send + Sync {
     /// Makes room for a secret that the store does not know yet, without a version. Nothing to do
