@@ -37,6 +37,7 @@ pub(crate) enum Defect {
     MutatesInPlace,
     NoProof,
     ProvesOverTheOld,
+    BelievesAGreeting,
     StopsThenStarts,
     PanicsInPrepare,
     StaysBusy,
@@ -86,11 +87,12 @@ pub(crate) enum Defect {
 }
 
 use Defect::{
-    BusyIsRefusal, ChangesItsSecrets, CutOffIsRefusal, FirstIsOnce, LeaksInCause, LeaksInDebug,
-    LeaksInError, LeaksInLog, LeaksSomeDropped, LeaksTheDropped, LeaksWhenCutOff, LeaksWhenDropped,
-    MalformedIsRefusal, MutatesInPlace, NeverReconnects, NeverReports, NoProof, OutageIsRefusal,
-    PanicsInPrepare, ProvesOverTheOld, ReconnectsWithTheFirst, RefusalIsFailure, RemembersFailures,
-    ReportsAnother, ReportsOutages, ServesLate, StaysBusy, StaysStuck, StopsThenStarts,
+    BelievesAGreeting, BusyIsRefusal, ChangesItsSecrets, CutOffIsRefusal, FirstIsOnce,
+    LeaksInCause, LeaksInDebug, LeaksInError, LeaksInLog, LeaksSomeDropped, LeaksTheDropped,
+    LeaksWhenCutOff, LeaksWhenDropped, MalformedIsRefusal, MutatesInPlace, NeverReconnects,
+    NeverReports, NoProof, OutageIsRefusal, PanicsInPrepare, ProvesOverTheOld,
+    ReconnectsWithTheFirst, RefusalIsFailure, RemembersFailures, ReportsAnother, ReportsOutages,
+    ServesLate, StaysBusy, StaysStuck, StopsThenStarts,
 };
 
 /// After how long a unit of work is waited for in another way.
@@ -141,6 +143,7 @@ impl Parts {
             ProvesOverTheOld if self.serves(&client.secret) => {
                 self.managed.get().unwrap().load().ask().await.map(drop)
             }
+            BelievesAGreeting => self.prove_by_greeting(client).await,
             LeaksWhenDropped | LeaksWhenCutOff => self.prove_carelessly(client).await,
             _ => client.prove().await,
         };
@@ -161,6 +164,17 @@ impl Parts {
 
     fn serves(&self, secret: &str) -> bool {
         self.managed.get().is_some_and(|managed| managed.load().secret == secret)
+    }
+
+    /// Is content with a server that has greeted it and then hung up.
+    async fn prove_by_greeting(&self, client: &Client) -> Result<(), Trouble> {
+        let mut exchanges = 0;
+        client.server.exchange(&mut exchanges).await?;
+        match client.server.exchange(&mut exchanges).await {
+            Ok(()) => client.prove().await,
+            Err(Trouble::CutOff) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
     }
 
     /// Lays its session aside while it asks, and takes it back if all goes well, or whenever it

@@ -58,6 +58,8 @@ catches! {
         "l1_a_next_one_is_proven_before_it_is_committed";
     proves_over_the_old: ProvesOverTheOld =>
         "l1_a_proof_takes_a_fresh_connection";
+    believes_a_greeting: BelievesAGreeting =>
+        "l1_a_prepare_may_be_cut_off_after_any_exchange";
     stops_then_starts: StopsThenStarts =>
         "l1_no_unit_of_work_fails_over_rotations";
     panics_in_prepare: PanicsInPrepare =>

@@ -109,7 +109,7 @@ impl ToyServer {
     }
 
     /// One question and its answer.
-    async fn exchange(&self, exchanges: &mut usize) -> Result<(), Trouble> {
+    pub(crate) async fn exchange(&self, exchanges: &mut usize) -> Result<(), Trouble> {
         let mut fault = self.fault.subscribe();
         yield_now().await;
         loop {

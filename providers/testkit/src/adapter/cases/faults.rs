@@ -102,6 +102,7 @@ async fn stops_after_any_exchange(
             Err(Stop::Skip(_)) if after > 0 => break,
             played => played?,
         }
+        let before = bench.shown(&next).await;
         let outcome = tried.prepare_within(limit, &next).await?;
         let (ready, refused) =
             (outcome.is_ok(), outcome.is_err_and(|error| HookError::is_refused(&error)));
@@ -111,6 +112,13 @@ async fn stops_after_any_exchange(
         tried.recovers(&first).await?;
         bench.gone_if_told(&next, &when).await?;
         ensure(!ready || after > 0, || "it was ready without any answer".into())?;
+        // Where the server cannot tell, that has to do.
+        if let (true, Ok(before)) = (ready, before) {
+            let shown = bench.shown(&next).await?;
+            ensure(shown > before, || {
+                format!("{when}, and it was ready before the server had seen its credential")
+            })?;
+        }
         if ready {
             break;
         }
