@@ -9,7 +9,7 @@ use oneiric_core::{AdapterId, HookError, Managed, ManagedHook, SecretRef, Secret
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, Error, ProtocolVersion};
+use rustls::{AlertDescription, ClientConfig, Error, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -87,8 +87,9 @@ impl TlsClient {
     ///
     /// # Errors
     /// Its `prepare` is *refused* where the identity does not fulfil what must be proven of it, or
-    /// a server that is tried does not let it in or is not believed; and *failed* where a
-    /// secret cannot be read as what it should be, or a server could not be asked.
+    /// a server that is tried says that it does not accept it, or is not believed; and *failed*
+    /// where a secret cannot be read as what it should be, or a server could not be asked or ends
+    /// the handshake for another reason.
     pub fn into_hook(self, id: AdapterId) -> TlsHook<ClientTls> {
         let identity = self.identity.iter().flat_map(Identity::secrets);
         let mut secrets: Vec<SecretRef> =
@@ -239,7 +240,7 @@ async fn hear_objection(stream: &mut client::TlsStream<TcpStream>) -> io::Result
 fn judge(address: &str, error: io::Error) -> HookError {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     let judged = match cause {
-        Some(Error::AlertReceived(_)) => {
+        Some(Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
             HookError::refused(format!("{address} does not let this client in"))
         }
         Some(Error::InvalidCertificate(_)) => {
@@ -248,4 +249,23 @@ fn judge(address: &str, error: io::Error) -> HookError {
         _ => HookError::failed(format!("there is no TLS connection to {address}")),
     };
     judged.caused_by(error)
+}
+
+/// Whether a server that ends a handshake so says something of the client's certificate. One that
+/// is overloaded ends it too.
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as A;
+    matches!(
+        alert,
+        A::NoCertificate
+            | A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::UnknownCA
+            | A::AccessDenied
+            | A::DecryptError
+            | A::CertificateRequired
+    )
 }
