@@ -102,6 +102,30 @@ async fn l2_all_adapters_commit_or_none_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn l2_user_password_and_certificate_of_three_adapters_change_together_or_not_at_all() {
+    let rig = unwatched();
+    let keys = ["user", "password", "certificate"];
+    rig.store.put_all(keys.map(|key| (key, "1")));
+    let adapters = [
+        rig.adapter("pool", &keys[..2]).await,
+        rig.adapter("replica", &keys[..2]).await,
+        rig.adapter("listener", &keys[2..]).await,
+    ];
+    let serves = || adapters.each_ref().map(Adapter::serves);
+    for failing in &adapters {
+        rig.store.put_all(keys.map(|key| (key, "2")));
+        failing.refuse.store(true, Ordering::SeqCst);
+        let report = rig.rotate(&keys).await;
+        assert_eq!((report.outcome, report.adapters.len()), (Outcome::RolledBack, 3));
+        assert_eq!(serves(), ["1,1", "1,1", "1"]);
+        failing.refuse.store(false, Ordering::SeqCst);
+    }
+    assert_eq!(rig.rotate(&keys).await.outcome, Outcome::Done);
+    assert_eq!(serves(), ["2,2", "2,2", "2"]);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn l2_what_was_rolled_back_together_is_not_adopted_piece_by_piece() {
     let rig = Rig::start(Duration::from_secs(30));
     rig.store.put_all([("a", "a1"), ("b", "b1")]);
