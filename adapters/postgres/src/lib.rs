@@ -1,16 +1,34 @@
-//! A PostgreSQL pool whose login is replaced under running queries.
+//! PostgreSQL pools whose login is replaced under running queries.
 //!
-//! [`PostgresPool`] says where the server is and which secrets are the login; it becomes a
-//! [`ManagedHook`](oneiric_core::ManagedHook) that builds one sqlx pool per generation. A new
-//! login is proven by a fresh connection and a real statement before its pool serves; the old
-//! pool is closed when its last user is done.
+//! [`PostgresPool`] makes pools of sqlx (the feature `sqlx`, a default one) and `PostgresDeadpool`
+//! those of deadpool (the feature `deadpool`). Each says where the server is and which secrets are
+//! the login, and becomes a [`PostgresHook`], which has one pool per generation: the generation of
+//! every connection is known. A new login is proven by a fresh connection and a real statement
+//! before its pool serves, and that pool has as many connections as the old one before anybody has
+//! to wait for them. [`acquire`] takes a connection of the generation that serves, and reports a
+//! login that the server does not accept any more.
 //!
-//! It is *not* a way to change passwords or roles in the server, and it opens no transaction of
-//! its own. Encrypted connections need one of sqlx's `tls-…` features in your own `Cargo.toml`.
+//! No pool changes a role or a password, and none opens a transaction of its own.
 #![forbid(unsafe_code)]
 
-mod config;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
 mod error;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
+mod pooled;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
+mod pace;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
 mod hook;
+#[cfg(feature = "sqlx")]
+mod with_sqlx;
+#[cfg(feature = "deadpool")]
+mod with_deadpool;
 
-pub use config::PostgresPool;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
+pub use hook::PostgresHook;
+#[cfg(any(feature = "sqlx", feature = "deadpool"))]
+pub use pooled::{Lease, Pooled, acquire};
+#[cfg(feature = "deadpool")]
+pub use with_deadpool::{PgDeadpool, PostgresDeadpool};
+#[cfg(feature = "sqlx")]
+pub use with_sqlx::PostgresPool;
