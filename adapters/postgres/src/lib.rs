@@ -8,9 +8,12 @@
 //! to wait for them. [`acquire`] takes a connection of the generation that serves, and reports a
 //! login that the server does not accept any more.
 //!
-//! No pool changes a role or a password, and none opens a transaction of its own.
+//! [`TwoRoles`] is the other half of it, for whoever rotates: two roles of the server that
+//! alternate, of which the idle one gets a new password. No pool changes a role, and none opens a
+//! transaction of its own.
 #![forbid(unsafe_code)]
 
+mod roles;
 #[cfg(any(feature = "sqlx", feature = "deadpool"))]
 mod error;
 #[cfg(any(feature = "sqlx", feature = "deadpool"))]
@@ -28,6 +31,7 @@ mod with_deadpool;
 pub use hook::PostgresHook;
 #[cfg(any(feature = "sqlx", feature = "deadpool"))]
 pub use pooled::{Lease, Pooled, acquire};
+pub use roles::{Administrator, NewLogin, RoleError, TwoRoles};
 #[cfg(feature = "deadpool")]
 pub use with_deadpool::{PgDeadpool, PostgresDeadpool};
 #[cfg(feature = "sqlx")]

@@ -7,6 +7,7 @@ mod server;
 mod rotations;
 mod drains;
 mod reconnects;
+mod roles;
 
 /// Runs each of these tests with both pools.
 macro_rules! with_both_pools {
