@@ -27,7 +27,7 @@ pub use hook::{
     SecretSet,
 };
 pub use id::{AdapterId, AliasId, InstanceId, ParseError, ProviderId, RotationId};
-pub use managed::{Managed, ManagedGuard, ManagedHook};
+pub use managed::{Managed, ManagedAdapter, ManagedGuard, ManagedHook};
 pub use provider::{
     Capabilities, Change, ChangeStream, Descriptor, Detection, FetchRequest, Fetched, SecretLister,
     SecretProvider, SecretWriter, Snapshot, Stamp, Version, VersionInfo, VersionState, fetch_each,

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 
 use self::generation::{Generation, Phase};
-pub use self::hook::ManagedHook;
+pub use self::hook::{ManagedAdapter, ManagedHook};
 
 /// A reader of the current generation of something built from secrets.
 ///

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oneiric_core::{
-    Error, ErrorKind, InstanceId, LifecycleHook, Managed, ManagedHook, ProviderId, Result,
+    Error, ErrorKind, InstanceId, LifecycleHook, Managed, ManagedAdapter, ProviderId, Result,
     RotationId, SecretProvider,
 };
 use oneiric_secrets::{Mode, Resolver, Scope};
@@ -197,14 +197,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// The same as [`register`](Self::register) for a [`ManagedHook`], giving the reader of its generations.
+    /// The same as [`register`](Self::register) for a [`ManagedAdapter`], such as a
+    /// [`ManagedHook`](oneiric_core::ManagedHook), giving the reader of its generations.
     ///
     /// # Errors
     /// As [`register`](Self::register).
-    pub async fn manage<T: Send + Sync + 'static>(
-        &self,
-        hook: ManagedHook<T>,
-    ) -> Result<Managed<T>> {
+    pub async fn manage<A: ManagedAdapter>(&self, hook: A) -> Result<Managed<A::Value>> {
         let hook = Arc::new(hook);
         self.register(Arc::clone(&hook) as _).await?;
         Ok(hook.managed().expect("a registered hook has a first generation"))

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oneiric_core::{
-    AdapterId, DrainOutcome, DrainReport, HookError, LifecycleHook, Managed, ManagedHook, Prepared,
-    RefusalStream, Retired, SecretRef, SecretSet,
+    AdapterId, DrainOutcome, DrainReport, HookError, LifecycleHook, Managed, ManagedAdapter,
+    ManagedHook, Prepared, RefusalStream, Retired, SecretRef, SecretSet,
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -137,6 +137,14 @@ impl<P: Pooled> LifecycleHook for PostgresHook<P> {
 
     fn refusals(&self) -> Option<RefusalStream> {
         self.inner.refusals()
+    }
+}
+
+impl<P: Pooled> ManagedAdapter for PostgresHook<P> {
+    type Value = P;
+
+    fn managed(&self) -> Option<Managed<P>> {
+        self.managed()
     }
 }
 

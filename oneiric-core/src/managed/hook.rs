@@ -27,6 +27,16 @@ use crate::reference::SecretRef;
 /// How long a release may take, and how long users may take to notice that they were cut off.
 pub(super) const RELEASE_GRACE: Duration = Duration::from_secs(5);
 
+/// An adapter whose generations are read through a [`Managed`]: a [`ManagedHook`], or one built
+/// around it.
+pub trait ManagedAdapter: LifecycleHook {
+    /// What a generation is.
+    type Value: Send + Sync + 'static;
+
+    /// The reader, once the first generation was committed.
+    fn managed(&self) -> Option<Managed<Self::Value>>;
+}
+
 type Build<T> = dyn Fn(SecretSet) -> BoxFuture<'static, Result<T, HookError>> + Send + Sync;
 type Prove<T> = dyn Fn(Arc<T>) -> BoxFuture<'static, Result<(), HookError>> + Send + Sync;
 type Close<T> = dyn Fn(Arc<T>) -> BoxFuture<'static, ()> + Send + Sync;
@@ -156,6 +166,14 @@ impl<T: Send + Sync + 'static> LifecycleHook for ManagedHook<T> {
             Some((reported.recv().await?, reported))
         };
         Some(unfold(reported, next).boxed())
+    }
+}
+
+impl<T: Send + Sync + 'static> ManagedAdapter for ManagedHook<T> {
+    type Value = T;
+
+    fn managed(&self) -> Option<Managed<T>> {
+        self.managed()
     }
 }
 
