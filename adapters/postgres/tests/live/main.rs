@@ -7,6 +7,7 @@ mod server;
 mod rotations;
 mod drains;
 mod reconnects;
+mod refusals;
 mod roles;
 
 /// Runs each of these tests with both pools.
