@@ -17,7 +17,7 @@ use crate::pace::Pacer;
 use crate::pooled::{Pool, Pooled};
 
 /// How many connections of an old pool are closed a second, unless it is said.
-pub(crate) const PACE: u32 = 20;
+pub(crate) const PACE: u32 = 50;
 /// How long users have to end by themselves when they were cut off, before a pool ends them that
 /// can.
 const TO_END: Duration = Duration::from_millis(250);

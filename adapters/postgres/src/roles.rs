@@ -251,12 +251,39 @@ fn password() -> Result<Zeroizing<String>, RoleError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
     fn a_name_is_quoted_whatever_is_in_it() {
         assert_eq!(quoted("shop_a"), r#""shop_a""#);
         assert_eq!(quoted(r#"a"; DROP TABLE b"#), r#""a""; DROP TABLE b""#);
+    }
+
+    /// A server that has a session from the second look on, and what it was told.
+    #[derive(Default)]
+    struct Busy(Mutex<Vec<String>>);
+
+    impl Admin for Busy {
+        fn run(&self, statement: String) -> BoxFuture<'_, Result<(), RoleError>> {
+            self.0.lock().unwrap().push(statement);
+            Box::pin(async { Ok(()) })
+        }
+
+        fn sessions<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u64, RoleError>> {
+            let told = u64::try_from(self.0.lock().unwrap().len()).unwrap();
+            Box::pin(async move { Ok(told) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_comes_in_between_keeps_its_role_open() {
+        let (roles, server) = (TwoRoles::new("a", "b"), Busy::default());
+        let error = roles.close(&server, "a").await.unwrap_err();
+        assert_eq!(error, RoleError::InUse { role: "a".into(), sessions: 1 });
+        let told = server.0.into_inner().unwrap();
+        assert_eq!(told, [r#"ALTER ROLE "a" NOLOGIN"#, r#"ALTER ROLE "a" LOGIN"#]);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl PostgresDeadpool {
         self
     }
 
-    /// How many idle connections of an old pool are closed a second, 20 by default. At the drain
+    /// How many idle connections of an old pool are closed a second, 50 by default. At the drain
     /// deadline the rest is closed at once.
     pub fn paced(mut self, per_second: u32) -> Self {
         self.pace = per_second;
