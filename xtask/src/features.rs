@@ -6,6 +6,8 @@ use crate::workspace::{Package, Workspace};
 
 /// The package that has the choice.
 const CLI: &str = "oneiric-cli";
+/// What the names of adapters begin with.
+const ADAPTERS: &str = "oneiric-adapter-";
 /// The feature that brings a client for gRPC, for telemetry and for nothing else.
 const OTLP: &str = "otlp";
 /// What the names of cloud SDKs begin with. Each is large, and is for those who asked for it.
@@ -41,7 +43,8 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     Ok(())
 }
 
-/// The binary with none of its features, with each alone and with all; each library with none.
+/// The binary with none of its features, with each alone and with all; each library with none, and
+/// each adapter, whose features are drivers to choose from, with each alone.
 fn selections(packages: &[Package]) -> Vec<Vec<String>> {
     let select = |name: &str, features: &[&str]| {
         ["--package", name].iter().chain(features).map(|&arg| arg.to_owned()).collect()
@@ -57,6 +60,12 @@ fn selections(packages: &[Package]) -> Vec<Vec<String>> {
             selections.push(select(CLI, &["--all-features"]));
         } else if package.library.is_some() {
             selections.push(select(&package.name, &["--no-default-features"]));
+            if package.name.starts_with(ADAPTERS) {
+                for feature in package.features.iter().filter(|feature| *feature != "default") {
+                    let alone = ["--no-default-features", "--features", feature];
+                    selections.push(select(&package.name, &alone));
+                }
+            }
         }
     }
     selections
@@ -128,6 +137,7 @@ mod tests {
         let packages = [
             package("oneiric-cli", false, &["default", "env", "file"]),
             package("oneiric-core", true, &["extra"]),
+            package("oneiric-adapter-db", true, &["default", "one"]),
             package("xtask", false, &[]),
         ];
         let selections: Vec<String> =
@@ -140,6 +150,8 @@ mod tests {
                 "--package oneiric-cli --no-default-features --features file",
                 "--package oneiric-cli --all-features",
                 "--package oneiric-core --no-default-features",
+                "--package oneiric-adapter-db --no-default-features",
+                "--package oneiric-adapter-db --no-default-features --features one",
             ]
         );
     }
