@@ -14,7 +14,17 @@ mod load;
 mod upstream;
 mod http_scenario;
 #[cfg(feature = "postgres")]
+mod database;
+#[cfg(feature = "postgres")]
+mod pools;
+#[cfg(feature = "postgres")]
 mod postgres_scenario;
+#[cfg(feature = "postgres")]
+mod postgres_naive;
+#[cfg(feature = "postgres-vault")]
+mod leases;
+#[cfg(feature = "postgres-vault")]
+mod leases_scenario;
 #[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "tls")]
@@ -53,8 +63,10 @@ struct Args {
 enum Scenario {
     /// A bearer token of an HTTP client.
     Http,
-    /// Two login roles of a PostgreSQL pool.
+    /// Two login roles of PostgreSQL, under pools of sqlx and deadpool.
     Postgres,
+    /// Logins to PostgreSQL that OpenBao leases for four seconds, under the same pools.
+    PostgresVault,
     /// The certificate of a TLS server.
     Tls,
 }
@@ -72,6 +84,7 @@ impl Args {
         let (rotations, requests) = match self.scenario {
             Scenario::Http => (60, 120_000),
             Scenario::Postgres => (24, 24_000),
+            Scenario::PostgresVault => (20, 20_000),
             Scenario::Tls => (50, 20_000),
         };
         // The other side is there to be seen, not to be waited for.
@@ -94,7 +107,15 @@ async fn main() -> ExitCode {
         #[cfg(feature = "postgres")]
         (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
         #[cfg(feature = "postgres")]
-        (Scenario::Postgres, true) => postgres_scenario::naive(plan).await,
+        (Scenario::Postgres, true) => postgres_naive::naive(plan).await,
+        #[cfg(feature = "postgres-vault")]
+        (Scenario::PostgresVault, false) => leases_scenario::rotate(plan).await,
+        #[cfg(feature = "postgres-vault")]
+        (Scenario::PostgresVault, true) => leases_scenario::naive(plan).await,
+        #[cfg(not(feature = "postgres-vault"))]
+        (Scenario::PostgresVault, _) => {
+            Err("this rehearsal was built without `postgres-vault`".to_owned())
+        }
         #[cfg(feature = "tls")]
         (Scenario::Tls, false) => tls_scenario::rotate(plan).await,
         #[cfg(feature = "tls")]

@@ -14,6 +14,7 @@ use crate::report::Spread;
 /// Rotates one service, and keeps the times.
 pub(crate) struct Operator {
     binary: OsString,
+    provider: &'static str,
     socket: PathBuf,
     secrets: PathBuf,
     swap: Vec<f64>,
@@ -28,7 +29,14 @@ impl Operator {
             "ONEIRIC_BIN does not say where the `oneiric` binary is; use `cargo xtask rotate`",
         )?;
         let (socket, secrets) = (socket.to_owned(), secrets.to_owned());
-        Ok(Self { binary, socket, secrets, swap: vec![], drain: vec![], command: vec![] })
+        let (swap, drain, command) = (vec![], vec![], vec![]);
+        Ok(Self { binary, provider: "files", socket, secrets, swap, drain, command })
+    }
+
+    /// The same for secrets of another provider.
+    #[cfg(feature = "postgres-vault")]
+    pub(crate) fn of(self, provider: &'static str) -> Self {
+        Self { provider, ..self }
     }
 
     /// Puts a secret into the store, by a rename.
@@ -65,7 +73,7 @@ impl Operator {
     ) -> Result<Attempt, String> {
         let drain = drain.map(|within| format!("--timeout={}ms", within.as_millis()));
         let output = Command::new(&self.binary)
-            .args(["secrets", "rotate", "--provider", "files", "--keys", key, "--json"])
+            .args(["secrets", "rotate", "--provider", self.provider, "--keys", key, "--json"])
             .args(drain)
             .arg("--target")
             .arg(&self.socket)

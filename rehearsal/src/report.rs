@@ -74,8 +74,11 @@ impl Report {
             println!("{}", serde_json::to_string(self).expect("a report is plain data"));
             return;
         }
-        let spread =
-            |spread: Spread| format!("{:>9.2} {:>9.2} {:>9.2}", spread.p50, spread.p99, spread.max);
+        let spread = |of: Spread| match of.max > 0.0 {
+            true => format!("{:>9.2} {:>9.2} {:>9.2}", of.p50, of.p99, of.max),
+            // Nobody rotated, and what happened by itself is not timed.
+            false => format!("{:>9} {:>9} {:>9}", "-", "-", "-"),
+        };
         println!("scenario                            {}", self.scenario);
         println!("rotations                           {}", self.rotations);
         println!("requests                            {}", self.requests);

@@ -22,22 +22,33 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it over an empty store.
     pub(crate) fn start() -> std::result::Result<Self, String> {
+        let registry = Registry::default().provider("file", file);
+        Self::over(&registry, |secrets| {
+            vec![
+                // Here only the operator says when.
+                ("secrets_watch_interval", "0s".to_owned()),
+                ("providers.files.kind", "file".to_owned()),
+                ("providers.files.path", secrets.display().to_string()),
+            ]
+        })
+    }
+
+    /// Starts it over another store, by settings that may name files in a directory of its own.
+    pub(crate) fn over(
+        registry: &Registry,
+        store: impl FnOnce(&Path) -> Vec<(&'static str, String)>,
+    ) -> std::result::Result<Self, String> {
         let dir = TempDir::new().map_err(|error| format!("no temporary directory: {error}"))?;
         let secrets = secrets_of(dir.path());
         std::fs::create_dir(&secrets).map_err(|error| format!("no directory: {error}"))?;
         let say = |error: &dyn std::error::Error| error.to_string();
-        let sources = Sources::new().with_flags([
-            ("agent.instance", "rehearsal".to_owned()),
-            ("admin.socket", socket_of(dir.path()).display().to_string()),
-            // Here only the operator says when.
-            ("secrets_watch_interval", "0s".to_owned()),
-            ("providers.files.kind", "file".to_owned()),
-            ("providers.files.path", secrets.display().to_string()),
-        ]);
+        let mut flags = store(&secrets);
+        flags.push(("agent.instance", "rehearsal".to_owned()));
+        flags.push(("admin.socket", socket_of(dir.path()).display().to_string()));
+        let sources = Sources::new().with_flags(flags);
         let settings = Settings::load(&sources).map_err(|error| say(&error))?;
-        let registry = Registry::default().provider("file", file);
         let assembly =
-            Assembly::from_settings(&settings, &registry).map_err(|error| error.chain())?;
+            Assembly::from_settings(&settings, registry).map_err(|error| error.chain())?;
         let (runtime, task) =
             assembly.options.build(assembly.resolver).map_err(|error| error.chain())?;
         let stop = CancellationToken::new();

@@ -24,7 +24,7 @@ pub(crate) struct Trial {
     expected_exit_code: i32,
     exit_code: Option<i32>,
     outcome: Outcome,
-    adapter: Option<AdapterOutcome>,
+    pub(crate) adapter: Option<AdapterOutcome>,
     /// Users of the old generation at the deadline.
     in_flight: usize,
     /// What was not as it must be.
@@ -37,7 +37,7 @@ impl Trial {
         self.wrong.is_empty()
     }
 
-    fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    pub(crate) fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.wrong.push(otherwise());
         }
@@ -135,9 +135,11 @@ impl<G: Fn() -> u64> Trials<'_, G> {
     }
 }
 
-fn judge(trial: &'static str, expected_exit_code: i32, attempt: &Attempt) -> Trial {
-    let mut adapters = attempt.report.instances.iter().flat_map(|of| &of.adapters);
-    let adapter = adapters.next();
+/// How it ended, and whether with the exit code that it must have.
+pub(crate) fn judge(trial: &'static str, expected_exit_code: i32, attempt: &Attempt) -> Trial {
+    let adapters = attempt.report.instances.iter().flat_map(|of| &of.adapters);
+    // Of several adapters the one that it is about.
+    let adapter = adapters.max_by_key(|of| (of.in_flight, of.outcome == AdapterOutcome::Refused));
     let mut trial = Trial {
         trial,
         expected_exit_code,

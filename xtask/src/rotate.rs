@@ -11,9 +11,10 @@ use crate::workspace::Workspace;
 pub(crate) const USAGE: &str = "[--scenario NAME] [--rotations N] [--clients N] [--requests N] \
      [--naive] [--json] | the arguments of `oneiric secrets rotate`";
 
-/// The scenarios that are features of the rehearsal, because they bring much along. The first also
-/// needs a server.
+/// The scenarios that are features of the rehearsal, because they bring much along. The first two
+/// also need a server or two.
 pub(crate) const POSTGRES: &str = "postgres";
+pub(crate) const POSTGRES_VAULT: &str = "postgres-vault";
 pub(crate) const TLS: &str = "tls";
 
 /// The flags of a rehearsal that take a value.
@@ -22,15 +23,20 @@ const VALUES: [&str; 4] = ["--scenario", "--rotations", "--clients", "--requests
 const SWITCHES: [&str; 2] = ["--naive", "--json"];
 
 /// `cargo xtask rotate`.
-pub(crate) fn run(_: &Workspace, args: &[String]) -> Result {
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     let mut command = match Rotation::parse(args)? {
         Rotation::Rehearsal { scenario } => {
             let scenario = scenario.as_deref();
-            let feature = [POSTGRES, TLS].into_iter().find(|feature| scenario == Some(*feature));
+            let features = [POSTGRES, POSTGRES_VAULT, TLS];
+            let feature = features.into_iter().find(|feature| scenario == Some(*feature));
             let programs = build_rehearsal(feature.as_slice())?;
             let mut command = rehearsal(&programs)?;
-            if scenario == Some(POSTGRES) {
+            if [POSTGRES, POSTGRES_VAULT].map(Some).contains(&scenario) {
                 command.env("ONEIRIC_PG_BIN", setup::postgres()?);
+            }
+            if scenario == Some(POSTGRES_VAULT) {
+                // OpenBao is among what the environment has.
+                command.env("ONEIRIC_PYTHON", setup::python(workspace)?);
             }
             command
         }

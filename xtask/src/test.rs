@@ -26,7 +26,7 @@ const SHORT_REHEARSAL: [&str; 7] =
     ["--json", "--rotations", "8", "--clients", "8", "--requests", "2000"];
 
 /// The features of the rehearsal that its scenarios here need.
-const REHEARSED: [&str; 2] = [rotate::POSTGRES, rotate::TLS];
+const REHEARSED: [&str; 2] = [rotate::POSTGRES_VAULT, rotate::TLS];
 
 /// `cargo xtask test`.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
@@ -62,6 +62,10 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
         match &live.postgres {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES, &live, &programs)?),
             Err(why) => tally.skip(format!("SKIPPED rehearsal postgres: {why}")),
+        }
+        match live.postgres.as_ref().and(live.python.as_ref()) {
+            Ok(_) => tally.add(rehearse(rotate::POSTGRES_VAULT, &live, &programs)?),
+            Err(why) => tally.skip(format!("SKIPPED rehearsal postgres-vault: {why}")),
         }
     }
 
