@@ -18,6 +18,9 @@ use crate::pooled::{Pool, Pooled};
 
 /// How many connections of an old pool are closed a second, unless it is said.
 pub(crate) const PACE: u32 = 50;
+/// For how long a next pool opens connections before it serves, after the first. It is for users
+/// that need not wait, and they wait for the swap, too.
+const WARM_UP: Duration = Duration::from_secs(1);
 /// How long users have to end by themselves when they were cut off, before a pool ends them that
 /// can.
 const TO_END: Duration = Duration::from_millis(250);
@@ -26,7 +29,8 @@ const TO_END: Duration = Duration::from_millis(250);
 ///
 /// # Connections
 /// A next pool opens, one after the other and before it is committed, as many connections as the
-/// old one has, so that users do not all connect at once when they move. While the old one drains,
+/// old one has, or as it can within a second, so that users do not all connect at once when they
+/// move. While the old one drains,
 /// those of its connections that nobody uses are closed at a pace. The server must allow twice the
 /// size of the pool, and one connection more for the proof.
 ///
@@ -58,11 +62,11 @@ impl<P: Pool> Shared<P> {
 
     /// Opens as many connections as the next pool is to have before it serves. The first one must
     /// be had; the rest only saves time.
-    pub(crate) async fn warm(&self, pool: P, within: Duration) -> Result<P, P::Error> {
+    pub(crate) async fn warm(&self, pool: P) -> Result<P, P::Error> {
         *self.built.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool.clone());
         let mut open = vec![pool.connection().await?];
         let wanted = self.wanted.load(Ordering::Relaxed);
-        let _ = timeout(within, async {
+        let _ = timeout(WARM_UP, async {
             while open.len() < wanted {
                 match pool.connection().await {
                     Ok(connection) => open.push(connection),

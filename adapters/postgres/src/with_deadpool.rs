@@ -206,7 +206,7 @@ async fn build(
     }
     let pool = builder.build().map_err(|_| HookError::failed("the pool cannot be made"))?;
     let pool = PgDeadpool { pool, sessions };
-    shared.warm(pool, within).await.map_err(|error| Trouble::from(&error).of_proof())
+    shared.warm(pool).await.map_err(|error| Trouble::from(&error).of_proof())
 }
 
 async fn prove(

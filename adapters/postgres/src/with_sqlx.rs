@@ -130,7 +130,7 @@ async fn build(
         .map_err(|_| no_answer())?
         .map_err(|error| Trouble::from(&error).of_proof())?;
     let pool = config.pool.clone().connect_lazy_with(login);
-    shared.warm(pool, within).await.map_err(|error| Trouble::from(&error).of_proof())
+    shared.warm(pool).await.map_err(|error| Trouble::from(&error).of_proof())
 }
 
 async fn prove(login: &PgConnectOptions, statement: &'static str) -> sqlx::Result<()> {
