@@ -73,13 +73,13 @@ impl Pools {
         tokio::time::timeout(within, reached).await.map_err(late)
     }
 
-    /// Half of the clients use one pool, half the other.
-    pub(crate) fn load(&self, plan: Plan) -> Load {
+    /// Half of the clients use one pool, half the other. Each rests this long after a request.
+    pub(crate) fn load(&self, plan: Plan, rest: Duration) -> Load {
         let number = AtomicU32::new(0);
         Load::start(plan.clients, |counts| {
             let (pools, even) =
                 (self.clone(), number.fetch_add(1, Ordering::Relaxed).is_multiple_of(2));
-            client(counts, pools, even)
+            client(counts, pools, even, rest)
         })
     }
 
@@ -158,10 +158,13 @@ impl Kept {
     }
 }
 
-async fn client(counts: Arc<Counts>, pools: Pools, sqlx: bool) {
+async fn client(counts: Arc<Counts>, pools: Pools, sqlx: bool, rest: Duration) {
     while counts.goes_on() {
         let asked = if sqlx { ask_sqlx(&pools).await } else { ask_deadpool(&pools).await };
         counts.count(asked.and_then(|text| greeted(&text)));
+        if !rest.is_zero() {
+            sleep(rest).await;
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Two login roles of a private PostgreSQL alternate under two pools that are queried without
 //! pause.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::Plan;
@@ -24,7 +26,7 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
     let login = ["files:db.json#user", "files:db.json#password"];
     let pools = Pools::start(&service.runtime, &database, login).await?;
     roles.serving = first.0;
-    let load = pools.load(plan);
+    let load = pools.load(plan, Duration::ZERO);
 
     for round in 1..=plan.rotations {
         let (next, _) = roles.next().await?;
