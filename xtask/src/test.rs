@@ -23,7 +23,7 @@ const DEEP: &str = "ONEIRIC_DEEP";
 
 /// Long enough to cross several rotations under load, short enough for every commit.
 const SHORT_REHEARSAL: [&str; 7] =
-    ["--json", "--rotations", "8", "--clients", "8", "--requests", "2000"];
+    ["--json", "--rotations", "20", "--clients", "8", "--requests", "2000"];
 
 /// The features of the rehearsal that its scenarios here need.
 const REHEARSED: [&str; 2] = [rotate::POSTGRES_VAULT, rotate::TLS];
