@@ -10,6 +10,10 @@ use crate::database::Database;
 
 /// The path that is read for a lease, under the mount.
 pub(crate) const KEY: &str = "creds/app";
+/// How long leases live at first, and at most.
+pub(crate) const SHORT: [&str; 2] = ["4s", "6s"];
+/// The same where an operator must have time to mend something while one lives.
+pub(crate) const LONG: [&str; 2] = ["18s", "18s"];
 /// What the service may do, beside what everybody may.
 const POLICY: &str = r#"
 path "database/creds/*" { capabilities = ["read"] }
@@ -37,7 +41,7 @@ impl Leases {
             &connection,
             &password,
         ])?;
-        leases.make(true)?;
+        leases.make(true, SHORT)?;
         Ok(leases)
     }
 
@@ -45,15 +49,16 @@ impl Leases {
         block_in_place(|| self.0.bao(arguments))
     }
 
-    /// From now on leases are of roles that may log in, or may not.
-    pub(crate) fn make(&self, login: bool) -> Result<(), String> {
+    /// From now on leases are of roles that may log in, or may not, and live so long.
+    pub(crate) fn make(&self, login: bool, life: [&str; 2]) -> Result<(), String> {
         let may = if login { "LOGIN" } else { "NOLOGIN" };
         let make = format!(
             "creation_statements=CREATE ROLE \"{{{{name}}}}\" {may} PASSWORD '{{{{password}}}}' \
              VALID UNTIL '{{{{expiration}}}}'; GRANT SELECT ON greetings TO \"{{{{name}}}}\""
         );
         let role = ["write", "database/roles/app", "db_name=pg", &make];
-        self.run(&[&role[..], &["default_ttl=4s", "max_ttl=6s"]].concat()).map(drop)
+        let (ttl, most) = (format!("default_ttl={}", life[0]), format!("max_ttl={}", life[1]));
+        self.run(&[&role[..], &[&ttl, &most]].concat()).map(drop)
     }
 
     pub(crate) fn address(&self) -> String {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::Plan;
 use crate::database::Database;
-use crate::leases::{KEY, Leases};
+use crate::leases::{KEY, LONG, Leases, SHORT};
 use crate::load::Load;
 use crate::operator::{Attempt, Operator};
 use crate::pools::{Keep, Pools};
@@ -26,7 +26,7 @@ use crate::service::Service;
 use crate::trials::{Trial, judge};
 
 /// How long the next lease may take: several lives of one.
-const NEXT: Duration = Duration::from_secs(20);
+const NEXT: Duration = Duration::from_secs(40);
 /// How long a client rests. A lease of four seconds leaves three for everything that its successor
 /// takes: a machine that is kept busy by queries alone has no time for logins.
 const REST: Duration = Duration::from_millis(5);
@@ -51,11 +51,18 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         load.reach(plan.requests * u64::from(round) / u64::from(plan.rotations)).await?;
         old_uses += database.orphans()?;
     }
-    let trials = vec![
-        bad_lease(&operator, &leases, &pools).await?,
-        store_down(&operator, &leases, &pools).await?,
-        cannot_drain(&operator, &pools).await?,
-    ];
+    let mut trials = Vec::new();
+    for number in 0..3 {
+        let failed = load.failed();
+        let mut trial = match number {
+            0 => bad_lease(&operator, &leases, &pools).await?,
+            1 => store_down(&operator, &leases, &pools).await?,
+            _ => cannot_drain(&operator, &pools).await?,
+        };
+        let failed = load.failed() - failed;
+        trial.must(failed == 0, || format!("{failed} requests failed meanwhile"));
+        trials.push(trial);
+    }
 
     let (requests, failed, failures) = load.stop().await?;
     service.stop().await?;
@@ -126,12 +133,12 @@ async fn until(operator: &Operator, exit_code: i32) -> Result<Attempt, String> {
 /// Leases of roles that may not log in are refused, and the one before serves on. An operator mends
 /// the role and takes the bad lease away, before the last good one ends.
 async fn bad_lease(operator: &Operator, leases: &Leases, pools: &Pools) -> Result<Trial, String> {
-    let before = pools.generation();
-    // The newest lease is young, so that there is time to mend.
-    pools.reach(before + 1, NEXT).await?;
-    leases.make(false)?;
+    // The first one that comes may have been taken before.
+    leases.make(true, LONG)?;
+    pools.reach(pools.sqlx.load().generation() + 2, NEXT).await?;
+    leases.make(false, LONG)?;
     let attempt = until(operator, 3).await?;
-    leases.make(true)?;
+    leases.make(true, SHORT)?;
     let mut trial = judge("leases that may not log in", 3, &attempt);
     trial.must(trial.adapter == Some(AdapterOutcome::Refused), || {
         format!("it was not refused: {}", attempt.said)

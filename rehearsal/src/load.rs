@@ -73,6 +73,12 @@ impl Load {
         Ok(())
     }
 
+    /// How many have failed so far.
+    #[cfg(feature = "postgres-vault")]
+    pub(crate) fn failed(&self) -> u64 {
+        self.counts.failed.load(Ordering::Relaxed)
+    }
+
     /// Ends every client after its request; gives requests, failed ones, and some of them in
     /// words.
     pub(crate) async fn stop(mut self) -> Result<(u64, u64, Vec<String>), String> {
