@@ -286,6 +286,15 @@ mod tests {
         assert_eq!(told, [r#"ALTER ROLE "a" NOLOGIN"#, r#"ALTER ROLE "a" LOGIN"#]);
     }
 
+    #[tokio::test]
+    async fn a_role_that_is_in_use_is_not_touched() {
+        let earlier = vec!["whatever it was told earlier".to_owned()];
+        let (roles, server) = (TwoRoles::new("a", "b"), Busy(earlier.clone().into()));
+        roles.close(&server, "a").await.unwrap_err();
+        roles.open(&server, "b").await.unwrap_err();
+        assert_eq!(server.0.into_inner().unwrap(), earlier);
+    }
+
     #[test]
     fn no_two_passwords_are_the_same_and_none_is_printed() {
         let (one, other) = (password().unwrap(), password().unwrap());
