@@ -79,8 +79,12 @@ impl Ask {
         Reach::new(&self.scope, self.candidates.iter().chain(adapters))
     }
 
-    /// Whether everything that `other` asks for is asked for here.
+    /// Whether everything that `other` asks for is asked for here. What is about one adapter is part
+    /// of nothing else.
     pub(crate) fn includes(&self, other: &Self) -> bool {
+        if self.only.is_some() || other.only.is_some() {
+            return false;
+        }
         match (&self.scope, &other.scope) {
             (Scope::All, _) => true,
             (Scope::Provider(ours), Scope::Provider(theirs)) => ours == theirs,
@@ -239,7 +243,7 @@ impl<W> Gate<W> {
         let included = |(waiting, _): &mut (Ask, Vec<W>)| {
             let mode = waiting.invalidate;
             let no_harder = matches!(mode, None | Some(Mode::Soft)) || mode == ask.invalidate;
-            waiting.only.is_none() && ask.only.is_none() && no_harder && ask.includes(waiting)
+            no_harder && ask.includes(waiting)
         };
         self.waiting.extract_if(.., included).collect()
     }
@@ -310,6 +314,19 @@ mod tests {
         let of_one_adapter = |ask: &Ask| ask.reach(&both);
         assert!(gate.admit(of_one_adapter).is_some());
         assert!(gate.admit(of_one_adapter).is_none());
+    }
+
+    #[test]
+    fn what_is_about_one_adapter_is_part_of_nothing_else() {
+        let adapter: AdapterId = "pool".parse().unwrap();
+        let all = Ask::new(Scope::All, Some(Mode::Soft));
+        for own in [Ask::first_generation(adapter.clone()), Ask::back(adapter.clone())] {
+            assert!(!ask(&["a"]).includes(&own) && !all.includes(&own) && !own.includes(&all));
+            let mut gate = Gate::default();
+            gate.submit(own, ());
+            assert!(gate.absorb(&all).is_empty());
+            assert!(gate.withdraw(|waiting, ()| all.includes(waiting)).is_empty());
+        }
     }
 
     #[test]

@@ -307,10 +307,11 @@ impl LifecycleManager {
 
     /// Queues what is to be rotated, and tells those that run and could still take it in.
     fn submit(&mut self, ask: Ask, waiter: Waiter) {
-        let reach = reach(&self.slots, &ask);
-        for job in self.gate.in_the_way(&reach) {
-            if let Some(nudge) = self.nudges.get(&job) {
-                nudge.notify_one();
+        if !self.nudges.is_empty() {
+            for job in self.gate.in_the_way(&reach(&self.slots, &ask)) {
+                if let Some(nudge) = self.nudges.get(&job) {
+                    nudge.notify_one();
+                }
             }
         }
         self.gate.submit(ask, waiter);

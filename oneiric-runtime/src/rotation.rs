@@ -156,6 +156,8 @@ impl Rotation {
         let mut may_restart = self.instead.is_none();
         loop {
             let Compared { changed, unchanged, held_back } = self.compare(&secrets);
+            // Whoever comes now may be somebody who asks for what is held back: not our answer.
+            may_restart &= held_back.is_empty();
             self.adopt(unchanged.iter().map(|(target, secrets)| Adopted {
                 adapter: target.hook.id().clone(),
                 generation: target.generation,
@@ -272,13 +274,14 @@ impl Rotation {
         served.or_else(|| self.resolver.held_version(reference).map(|version| version.to_string()))
     }
 
-    /// Reads again what may be newer than what is being prepared, for everybody who waits for it.
-    async fn look_again(&mut self, keys: &mut Vec<KeyReport>) -> Result<SecretSet, String> {
+    /// Reads again what may be newer than what is being prepared, for everybody who waits for it;
+    /// and whether the store was asked, or only what the cache has learned meanwhile.
+    async fn look_again(&mut self, keys: &mut Vec<KeyReport>) -> (bool, Result<SecretSet, String>) {
         let (reply, absorbed) = oneshot::channel();
         let _ = self.events.send(Event::Absorb { ask: self.ask.clone(), reply });
         let absorbed = absorbed.await.unwrap_or_default();
         self.progress.extend(absorbed.progress);
-        self.read(absorbed.invalidate, keys).await
+        (absorbed.invalidate.is_some(), self.read(absorbed.invalidate, keys).await)
     }
 
     /// Which adapters hold other values than these.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use oneiric_core::telemetry::{event, span};
 use oneiric_core::{AdapterId, HookError, Prepared, SecretSet};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
@@ -66,20 +67,20 @@ impl Rotation {
         }
         let mut ready: Vec<Ready> = Vec::new();
         let mut refused = Vec::new();
-        let nudge = Arc::clone(&self.nudge);
-        let mut overtaken = pin!(async {
-            nudge.notified().await;
-            sleep(GATHER).await;
-        });
+        let mut overtaken = pin!(gathered(Arc::clone(&self.nudge)));
         loop {
             let joined = tokio::select! {
                 biased;
                 joined = preparing.join_next() => joined,
                 () = &mut overtaken, if *may_restart && refused.is_empty() => {
-                    *may_restart = false;
-                    match self.look_again(keys).await {
+                    overtaken.set(gathered(Arc::clone(&self.nudge)));
+                    let (asked, read) = self.look_again(keys).await;
+                    // What we have read ourselves is news to the cache, too, and costs nothing.
+                    *may_restart = !asked;
+                    match read {
                         Err(error) => return Preparation::Failed(error),
-                        Ok(newer) if self.is_newer(&newer, &ready, &open) => {
+                        Ok(newer) if is_newer(&newer, &ready, &open) => {
+                            *may_restart = false;
                             preparing.shutdown().await;
                             return Preparation::Overtaken(newer);
                         }
@@ -121,21 +122,6 @@ impl Rotation {
         Preparation::Refused(refused)
     }
 
-    /// Whether these are other values than those that are being prepared.
-    fn is_newer(
-        &self,
-        newer: &SecretSet,
-        ready: &[Ready],
-        open: &BTreeMap<AdapterId, (Target, SecretSet)>,
-    ) -> bool {
-        let ready = ready.iter().map(|ready| &ready.secrets);
-        let mut prepared = ready.chain(open.values().map(|(_, secrets)| secrets));
-        prepared.any(|secrets| {
-            let mut parts = secrets.versions().map(|(of, _)| (secrets.get(of), newer.get(of)));
-            !parts.all(|(old, new)| old.zip(new).is_some_and(|(old, new)| old.same_as(new)))
-        })
-    }
-
     fn refuse(&self, target: &Target, error: &HookError, took: Duration) -> AdapterReport {
         let outcome =
             if error.is_refused() { AdapterOutcome::Refused } else { AdapterOutcome::Failed };
@@ -154,6 +140,26 @@ impl Rotation {
         self.tell(&Progress::Adapter(report.clone()));
         report
     }
+}
+
+/// Ends when somebody has come, and those who come with him have had the time to.
+async fn gathered(nudge: Arc<Notify>) {
+    nudge.notified().await;
+    sleep(GATHER).await;
+}
+
+/// Whether these are other values than those that are being prepared.
+fn is_newer(
+    newer: &SecretSet,
+    ready: &[Ready],
+    open: &BTreeMap<AdapterId, (Target, SecretSet)>,
+) -> bool {
+    let ready = ready.iter().map(|ready| &ready.secrets);
+    let mut prepared = ready.chain(open.values().map(|(_, secrets)| secrets));
+    prepared.any(|secrets| {
+        let mut parts = secrets.versions().map(|(of, _)| (secrets.get(of), newer.get(of)));
+        !parts.all(|(old, new)| old.zip(new).is_some_and(|(old, new)| old.same_as(new)))
+    })
 }
 
 /// Builds and proves one generation, within its time and safe from its panics.

@@ -69,6 +69,27 @@ async fn l3_a_key_that_changes_during_a_prepare_restarts_it_once_with_the_newer_
     rig.stop().await;
 }
 
+/// The cache learns of a new version by the very read of a rotation, and tells those who watch.
+#[tokio::test(start_paused = true)]
+async fn l3_what_a_rotation_has_read_itself_does_not_use_up_its_restart() {
+    let rig = Rig::start(Duration::from_secs(300));
+    let tried = Tried::default();
+    rig.store.put("a", "one");
+    let managed = rig.runtime.manage(slow(Duration::from_secs(20), &tried)).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    rig.store.put("a", "slow-two");
+    let (first, began) = (rotate(&rig), Instant::now());
+    sleep(Duration::from_secs(1)).await;
+    rig.store.put("a", "three");
+    let second = rotate(&rig);
+    for rotation in [first, second] {
+        assert_eq!(rotation.await.unwrap().outcome, Outcome::Done);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!((managed.load().as_str(), tried.lock().unwrap().len()), ("three", 3));
+    rig.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn l3_a_prepare_is_restarted_no_second_time() {
     let rig = Rig::start(Duration::ZERO);

@@ -107,6 +107,29 @@ async fn what_was_refused_does_not_come_along_with_something_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_is_not_answered_by_a_rotation_that_holds_something_back() {
+    let rig = Rig::start(Duration::from_secs(30));
+    rig.store.put_all([("a", "a1"), ("b", "b1")]);
+    let (of_both, of_b) =
+        (rig.adapter("both", &["a", "b"]).await, rig.adapter("of-b", &["b"]).await);
+    rig.store.put("a", "a2");
+    assert_eq!(rig.rotate(&["a"]).await.outcome, Outcome::Done);
+    refuse(&of_both).await;
+    assert_eq!(of_both.serves(), "a1,b1");
+    // A sweep finds this, and prepares one adapter for long while the other is held back.
+    of_b.hang.store(true, std::sync::atomic::Ordering::SeqCst);
+    rig.store.put("b", "b2");
+    while of_b.prepares() < 2 {
+        sleep(Duration::from_secs(1)).await;
+    }
+    of_b.hang.store(false, std::sync::atomic::Ordering::SeqCst);
+    let report = rig.rotate(&["b"]).await;
+    assert_eq!(report.outcome, Outcome::Done, "{report:?}");
+    assert_eq!((of_both.serves().as_str(), of_b.serves().as_str()), ("a2,b2", "b2"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_for_what_was_refused_gets_it() {
     let rig = Rig::start(Duration::ZERO);
     let adapter = just_moved(&rig).await;
