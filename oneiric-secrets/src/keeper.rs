@@ -65,12 +65,7 @@ impl Shared {
             if refresh && !self.is_left_alone(&cell) {
                 due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
             }
-            let is_over = |entry: &Entry| {
-                now >= self.options.followed_until(&entry.times) || entry.has_ended(now)
-            };
-            if entry.is_some_and(|entry| is_over(&entry)) {
-                cell.expire_followers(is_over);
-            }
+            self.expire(&cell);
         }
         for following in self.keeper.standing_by() {
             self.keep_fallback(&following, &mut due);
@@ -82,19 +77,22 @@ impl Shared {
             self.board(cells);
         }
     }
-}
 
-impl Shared {
+    /// Ends what handles show of a secret that has outlived its stale time, or itself.
+    fn expire(&self, cell: &Cell) {
+        let now = self.options.clock.now();
+        let is_over = |entry: &Entry| {
+            now >= self.options.followed_until(&entry.times) || entry.has_ended(now)
+        };
+        if cell.entry().is_some_and(|entry| is_over(&entry)) {
+            cell.expire_followers(is_over);
+        }
+    }
+
     /// Has a handle of an alias shown what somebody else has, while nobody before them can answer.
     fn keep_fallback(&self, following: &Following, due: &mut BTreeMap<ProviderId, Vec<Arc<Cell>>>) {
         let parts = following.parts();
-        let now = self.options.clock.now();
-        for (_, cell) in &parts[1..] {
-            let is_over = |entry: &Entry| now >= self.options.followed_until(&entry.times);
-            if cell.entry().is_some_and(|entry| is_over(&entry)) {
-                cell.expire_followers(is_over);
-            }
-        }
+        parts[1..].iter().for_each(|(_, cell)| self.expire(cell));
         let out = parts.iter().take_while(|(_, cell)| self.is_out(cell).is_some()).count();
         // Where nobody can answer, the last is tried like any other.
         let at = out.min(parts.len() - 1);
@@ -112,15 +110,11 @@ impl Shared {
         if let Some(entry) = &fresh {
             follower.follow(entry);
         }
+        let now = self.options.clock.now();
         let is_due = fresh.is_none_or(|entry| now >= entry.times.refresh);
         if is_due && !self.is_left_alone(cell) {
             due.entry(cell.source.id.clone()).or_default().push(Arc::clone(cell));
         }
-    }
-
-    /// Whether an entry of this cell may be served as fresh.
-    pub(crate) fn is_fresh(&self, cell: &Cell, entry: &Entry) -> bool {
-        cell.is_valid(entry.epoch) && self.options.clock.now() < entry.times.fresh_until
     }
 }
 

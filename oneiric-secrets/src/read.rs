@@ -177,14 +177,15 @@ impl Shared {
         boarded
     }
 
+    /// Whether an entry of this cell may be served as fresh.
+    pub(crate) fn is_fresh(&self, cell: &Cell, entry: &Entry) -> bool {
+        cell.is_valid(entry.epoch) && self.options.clock.now() < entry.times.fresh_until
+    }
+
     /// The held entry if it is fresh. One that is near its end is refreshed behind its back.
     fn fresh(self: &Arc<Self>, cell: &Arc<Cell>) -> Option<Arc<Entry>> {
-        let entry = cell.entry().filter(|entry| cell.is_valid(entry.epoch))?;
-        let now = self.options.clock.now();
-        if now >= entry.times.fresh_until {
-            return None;
-        }
-        if now >= entry.times.refresh && !self.is_left_alone(cell) {
+        let entry = cell.entry().filter(|entry| self.is_fresh(cell, entry))?;
+        if self.options.clock.now() >= entry.times.refresh && !self.is_left_alone(cell) {
             self.board_one(cell);
         }
         Some(entry)

@@ -70,14 +70,13 @@ impl SecretProvider for Lender {
     }
 }
 
-fn rig() -> (Arc<Lender>, Resolver, Clock, SecretRef) {
+fn lender() -> Arc<Lender> {
     let descriptor = Descriptor::new("lender", "lender:", Capabilities::default());
-    let lender = Arc::new(Lender {
-        descriptor,
-        away: false.into(),
-        fetches: 0.into(),
-        released: false.into(),
-    });
+    Arc::new(Lender { descriptor, away: false.into(), fetches: 0.into(), released: false.into() })
+}
+
+fn rig() -> (Arc<Lender>, Resolver, Clock, SecretRef) {
+    let lender = lender();
     let clock = Clock::held();
     let mut options = ResolverOptions::default();
     options.clock = clock.clone();
@@ -120,6 +119,25 @@ async fn what_has_ended_is_not_served_for_want_of_something_better() {
     lender.away.store(false, Ordering::SeqCst);
     clock.advance(Duration::from_secs(60));
     assert!(resolver.get(&reference).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_not_shown_of_a_fallback_either() {
+    let (first, next, clock) = (lender(), lender(), Clock::held());
+    first.away.store(true, Ordering::SeqCst);
+    let mut options = ResolverOptions::default();
+    options.clock = clock.clone();
+    let candidates = ["first:a", "next:a"].map(|of| of.parse().unwrap());
+    options.aliases = [("db".parse().unwrap(), candidates.into())].into();
+    let providers = [("first", &first), ("next", &next)];
+    let providers = providers.map(|(id, of)| (id.parse().unwrap(), Arc::clone(of) as _));
+    let resolver = Resolver::new(providers, options);
+    let handle = resolver.handle(&"db".parse().unwrap()).await.unwrap();
+    assert_eq!(handle.load().unwrap().fallback().unwrap().as_str(), "next");
+    next.away.store(true, Ordering::SeqCst);
+    clock.advance(LIFE + Duration::from_secs(1));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(handle.load().is_err());
 }
 
 #[tokio::test(start_paused = true)]
