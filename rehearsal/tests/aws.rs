@@ -177,7 +177,7 @@ impl Stand {
             async move { Ok(number) }
         });
         let managed = runtime.manage(hook).await.unwrap();
-        let service = Service::start(managed);
+        let service = Service::start(runtime.clone(), managed);
         Self { aws: Arc::new(aws), rotator, door, service, stop, running, number: 1 }
     }
 

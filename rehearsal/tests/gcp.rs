@@ -76,7 +76,7 @@ impl Stand {
         fake.latency(LATENCY);
         let managed = runtime.manage(hook).await.unwrap();
 
-        let service = Service::start(managed);
+        let service = Service::start(runtime.clone(), managed);
         Self { fake, pointer, service, stop, running, number: 1 }
     }
 

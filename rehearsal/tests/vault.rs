@@ -79,7 +79,7 @@ impl Stand {
         });
         let managed = runtime.manage(hook).await.unwrap();
 
-        let service = Service::start(managed);
+        let service = Service::start(runtime.clone(), managed);
         Self { bao, service, stop, running, number: 1 }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oneiric_core::Managed;
+use oneiric_runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -32,6 +33,7 @@ impl Server {
 
 /// A service that sends requests with its credential, from four tasks, until it ends.
 pub(crate) struct Service {
+    runtime: Runtime,
     server: Arc<Server>,
     managed: Managed<u64>,
     load: Vec<JoinHandle<()>>,
@@ -40,9 +42,9 @@ pub(crate) struct Service {
 
 impl Service {
     /// A service that begins with credential 1.
-    pub(crate) fn start(managed: Managed<u64>) -> Self {
+    pub(crate) fn start(runtime: Runtime, managed: Managed<u64>) -> Self {
         let (server, done) = (Arc::new(Server::default()), Arc::new(AtomicBool::new(false)));
-        let service = Self { server, managed, load: Vec::new(), done };
+        let service = Self { runtime, server, managed, load: Vec::new(), done };
         service.take(1);
         let load = (0..4).map(|_| {
             let (server, managed, done) =
@@ -63,7 +65,9 @@ impl Service {
         *self.server.accepted.lock().unwrap() = HashSet::from([credential, credential - 1]);
     }
 
-    /// Waits until the service uses this credential; answers with how long that took since then.
+    /// Waits until the service uses this credential, and nobody in it the one before any more:
+    /// whoever revokes a credential may go by that alone. Answers with how long it took since then
+    /// until it was used.
     pub(crate) async fn uses(&self, credential: u64, since: Instant) -> Duration {
         let used = async {
             while *self.managed.load() != credential {
@@ -72,7 +76,15 @@ impl Service {
         };
         let in_time = timeout(ARRIVAL, used).await;
         assert!(in_time.is_ok(), "credential {credential} was not noticed");
-        since.elapsed()
+        let took = since.elapsed();
+        let drained = async {
+            while self.runtime.status().await.unwrap().adapters.iter().any(|of| of.draining > 0) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = timeout(ARRIVAL, drained).await;
+        assert!(in_time.is_ok(), "the credential before {credential} is still in use");
+        took
     }
 
     /// Ends it, and says what it came to; no request may have failed.
