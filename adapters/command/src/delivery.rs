@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use oneiric_core::{HookError, SecretRef, SecretSet};
+use oneiric_subprocess::Redactor;
 use zeroize::Zeroizing;
-
-use crate::redact::Redactor;
 
 /// The new secrets as one JSON object, and what must not be seen of them in a report.
 pub(crate) struct Delivery {
@@ -27,7 +26,7 @@ impl Delivery {
         let room = values.iter().map(|(name, value)| 6 * (name.len() + value.len()) + 6).sum();
         let mut json = Zeroizing::new(Vec::with_capacity(room));
         serde_json::to_writer(&mut *json, &values).expect("a map of texts is written to memory");
-        Ok(Self { json, redactor: Redactor::new(values.values().copied()) })
+        Ok(Self { json, redactor: Redactor::new(values.values().map(|value| value.as_bytes())) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands at their moments of a rotation.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,30 +10,13 @@ use oneiric_core::{
     AdapterId, DrainReport, HookError, LifecycleHook, Prepared, RefusalStream, Result, Retired,
     SecretRef, SecretSet,
 };
-use tokio::process::Command;
+use oneiric_subprocess::Step;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::child::{Ending, run};
 use crate::config::Config;
 use crate::delivery::Delivery;
 
-/// What a command inherits of the environment besides what its settings name.
-const PASSED_ON: [&str; 10] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "SHELL",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "XDG_RUNTIME_DIR",
-];
-/// The exit code of a command that could not do its work now and may be able to later: `EX_TEMPFAIL`
-/// of `sysexits.h`. It says nothing about the secrets.
-const COULD_NOT_TRY: i32 = 75;
 /// The first pause before `drain` is asked again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest one.
@@ -92,8 +76,7 @@ impl LifecycleHook for CommandHook {
         let delivery = Delivery::new(&shared.config.secrets, next)?;
         if let Some(argv) = &shared.config.prove {
             let generation = shared.serving.load(Ordering::Relaxed) + 1;
-            let step = Step { name: "prove", argv, generation, limit: shared.config.timeout };
-            shared.run(&step, &delivery, Some(&delivery.json)).await?;
+            shared.run("prove", argv, generation, &delivery, Some(&delivery.json)).await?;
         }
         Ok(Box::new(Proven { shared, delivery }))
     }
@@ -101,14 +84,6 @@ impl LifecycleHook for CommandHook {
     fn refusals(&self) -> Option<RefusalStream> {
         None
     }
-}
-
-/// One run of one of the commands.
-struct Step<'a> {
-    name: &'static str,
-    argv: &'a [String],
-    generation: u64,
-    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -123,59 +98,29 @@ struct Shared {
 }
 
 impl Shared {
+    /// Runs one of the commands for this generation.
     async fn run(
         &self,
-        step: &Step<'_>,
+        name: &'static str,
+        argv: &[String],
+        generation: u64,
         delivery: &Delivery,
         input: Option<&[u8]>,
     ) -> Result<(), HookError> {
-        let ending = run(self.command(step), input, delivery.redactor.window(), step.limit).await;
-        let (name, program) = (step.name, &step.argv[0]);
-        match ending {
-            Ending::Exited(status, _) if status.success() => Ok(()),
-            Ending::Exited(status, captured) => {
-                let said = delivery.redactor.last_line(&captured);
-                let said = said.map(|line| format!(": {line}")).unwrap_or_default();
-                Err(match status.code() {
-                    Some(COULD_NOT_TRY) => HookError::failed(format!(
-                        "`{name}` exited with code {COULD_NOT_TRY}, so it could not try{said}"
-                    )),
-                    Some(code) => {
-                        HookError::refused(format!("`{name}` exited with code {code}{said}"))
-                    }
-                    None => HookError::failed(format!("`{name}` was ended by a {status}{said}")),
-                })
-            }
-            Ending::TimedOut => {
-                let limit = humantime::format_duration(step.limit);
-                Err(HookError::failed(format!("`{name}` was killed after {limit}")))
-            }
-            Ending::Lost(error) => {
-                let message = format!("`{name}` cannot run `{program}` ({error})");
-                Err(HookError::failed(message).caused_by(error))
-            }
-        }
-    }
-
-    fn command(&self, step: &Step<'_>) -> Command {
-        let (program, arguments) = step.argv.split_first().expect("a command names its program");
-        let mut command = Command::new(program);
-        command.args(arguments);
-        // Some secrets are in our environment, and under what names is not known here.
-        command.env_clear();
-        let passed = PASSED_ON.into_iter().chain(self.config.pass_env.iter().map(String::as_str));
-        for name in passed {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command
-            .env("ONEIRIC_ADAPTER", self.id.as_str())
-            .env("ONEIRIC_GENERATION", step.generation.to_string());
-        if let Some(dir) = &self.config.working_dir {
-            command.current_dir(dir);
-        }
-        command
+        let generation = generation.to_string();
+        let env = [
+            ("ONEIRIC_ADAPTER", OsStr::new(self.id.as_str())),
+            ("ONEIRIC_GENERATION", OsStr::new(&generation)),
+        ];
+        let step = Step {
+            name,
+            argv,
+            limit: self.config.timeout,
+            working_dir: self.config.working_dir.as_deref(),
+            pass_env: &self.config.pass_env,
+            env: &env,
+        };
+        step.run(&delivery.redactor, input).await
     }
 }
 
@@ -239,9 +184,8 @@ impl Handover {
         let Some(argv) = &self.shared.config.apply else { return Ok(()) };
         let mut applied = self.shared.applied.lock().await;
         if *applied < self.generation {
-            let limit = self.shared.config.timeout;
-            let step = Step { name: "apply", argv, generation: self.generation, limit };
-            self.shared.run(&step, &self.delivery, Some(&self.delivery.json)).await?;
+            let input = Some(self.delivery.json.as_slice());
+            self.shared.run("apply", argv, self.generation, &self.delivery, input).await?;
             *applied = self.generation;
         }
         Ok(())
@@ -253,9 +197,7 @@ impl Handover {
         if self.generation == 1 {
             return Ok(());
         }
-        let limit = self.shared.config.timeout;
-        let step = Step { name: "drain", argv, generation: self.generation, limit };
-        self.shared.run(&step, &self.delivery, None).await
+        self.shared.run("drain", argv, self.generation, &self.delivery, None).await
     }
 
     async fn wait_for_the_old(&self, deadline: Instant) -> Result<(), HookError> {

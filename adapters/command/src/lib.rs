@@ -12,8 +12,6 @@
 mod config;
 mod hook;
 mod delivery;
-mod redact;
-mod child;
 
 pub use config::Config;
 pub use hook::CommandHook;

@@ -13,13 +13,16 @@ enum Role {
     Cli,
     Provider,
     Adapter,
+    Subprocess,
     Testkit,
     Fake,
     Rehearsal,
     Xtask,
 }
 
-use Role::{Adapter, Cli, Core, Fake, Provider, Rehearsal, Runtime, Secrets, Testkit, Xtask};
+use Role::{
+    Adapter, Cli, Core, Fake, Provider, Rehearsal, Runtime, Secrets, Subprocess, Testkit, Xtask,
+};
 
 impl Role {
     fn of(package: &str) -> Option<Self> {
@@ -28,6 +31,7 @@ impl Role {
             "oneiric-secrets" => Secrets,
             "oneiric-runtime" => Runtime,
             "oneiric-cli" => Cli,
+            "oneiric-subprocess" => Subprocess,
             "oneiric-testkit" => Testkit,
             "oneiric-gcp-fake" => Fake,
             "oneiric-rehearsal" => Rehearsal,
@@ -42,7 +46,8 @@ impl Role {
     fn may_use(self) -> &'static [Self] {
         match self {
             Core | Fake | Xtask => &[],
-            Secrets | Provider | Adapter | Testkit => &[Core],
+            Secrets | Provider | Subprocess | Testkit => &[Core],
+            Adapter => &[Core, Subprocess],
             Runtime => &[Core, Secrets],
             Cli => &[Core, Secrets, Runtime, Provider, Adapter],
             Rehearsal => &[Core, Secrets, Runtime, Provider, Adapter, Testkit],
@@ -57,7 +62,7 @@ impl Role {
             // What comes of a report that a credential was refused is seen with a runtime only.
             Adapter => &[Testkit, Secrets, Runtime],
             Rehearsal => &[Fake],
-            Core | Testkit | Fake | Xtask => &[],
+            Core | Subprocess | Testkit | Fake | Xtask => &[],
         }
     }
 }

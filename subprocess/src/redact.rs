@@ -1,5 +1,7 @@
 //! What may be repeated of the words of a command that was given secrets.
 
+use std::fmt;
+
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -21,17 +23,29 @@ pub(crate) struct Captured {
     pub(crate) cut_after: bool,
 }
 
-/// The forms in which the secrets of one delivery may be printed.
-pub(crate) struct Redactor(Vec<Zeroizing<Vec<u8>>>);
+/// The forms in which some secrets may be printed: as they are, trimmed, line by line, as JSON, and
+/// as parts of a JSON value; not in other encodings.
+pub struct Redactor(Vec<Zeroizing<Vec<u8>>>);
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redactor").field("forms", &self.0.len()).finish()
+    }
+}
 
 impl Redactor {
-    pub(crate) fn new<'a>(values: impl Iterator<Item = &'a str>) -> Self {
+    /// What hides these values.
+    pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut forms = Vec::new();
         for value in values {
-            add(&mut forms, value, 1);
-            add(&mut forms, value.trim(), 1);
-            value.lines().for_each(|line| add(&mut forms, line.trim(), SHORTEST_PART));
-            if let Ok(structure) = serde_json::from_str::<Value>(value) {
+            let Ok(text) = std::str::from_utf8(value) else {
+                add_form(&mut forms, value);
+                continue;
+            };
+            add(&mut forms, text, 1);
+            add(&mut forms, text.trim(), 1);
+            text.lines().for_each(|line| add(&mut forms, line.trim(), SHORTEST_PART));
+            if let Ok(structure) = serde_json::from_str::<Value>(text) {
                 add_leaves(&mut forms, structure);
             }
         }
@@ -100,9 +114,13 @@ fn add(forms: &mut Vec<Zeroizing<Vec<u8>>>, text: &str, shortest: usize) {
     let quoted = Zeroizing::new(serde_json::to_string(text).expect("a text is written as JSON"));
     let escaped = quoted[1..quoted.len() - 1].as_bytes();
     for form in [text.as_bytes(), escaped] {
-        if !forms.iter().any(|known| ***known == *form) {
-            forms.push(Zeroizing::new(form.to_vec()));
-        }
+        add_form(forms, form);
+    }
+}
+
+fn add_form(forms: &mut Vec<Zeroizing<Vec<u8>>>, form: &[u8]) {
+    if !form.is_empty() && !forms.iter().any(|known| ***known == *form) {
+        forms.push(Zeroizing::new(form.to_vec()));
     }
 }
 
@@ -126,7 +144,8 @@ mod tests {
 
     fn shown(values: &[&str], output: impl AsRef<[u8]>) -> Option<String> {
         let bytes = Zeroizing::new(output.as_ref().to_vec());
-        Redactor::new(values.iter().copied()).last_line(&Captured { bytes, ..Captured::default() })
+        let redactor = Redactor::new(values.iter().map(|value| value.as_bytes()));
+        redactor.last_line(&Captured { bytes, ..Captured::default() })
     }
 
     #[test]
@@ -148,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_no_text_are_hidden_too() {
+        let redactor = Redactor::new([b"can\xffary".as_slice(), b""]);
+        let bytes = Zeroizing::new(b"bad can\xffary!".to_vec());
+        let line = redactor.last_line(&Captured { bytes, ..Captured::default() });
+        assert_eq!(line.unwrap(), "bad [secret]!");
+    }
+
+    #[test]
     fn the_last_line_is_short_and_plain() {
         assert_eq!(shown(&["x1x1"], "a\nlast \x1b[31mline \n\n").unwrap(), "last  [31mline");
         assert_eq!(shown(&["x1x1"], b"bad \xff byte").unwrap(), "bad \u{fffd} byte");
@@ -158,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_was_cut_is_hidden_too() {
-        let redactor = Redactor::new(["canary-7f3a"].into_iter());
+        let redactor = Redactor::new([b"canary-7f3a".as_slice()]);
         let captured = |text: &str, cut_before, cut_after| Captured {
             bytes: Zeroizing::new(text.as_bytes().to_vec()),
             cut_before,
