@@ -220,6 +220,8 @@ impl LifecycleHook for Noting {
     fn refusals(&self) -> Option<RefusalStream> {
         None
     }
+
+    async fn release(&self, _deadline: tokio::time::Instant) {}
 }
 
 impl Prepared for Noting {

@@ -22,7 +22,7 @@ use crate::value::SecretValue;
 /// with a fresh connection or a real use: a credential that was never used is not proven.
 /// [`Prepared::commit`] makes it the serving one; it cannot fail, so everything that can belongs
 /// into `prepare`. [`Retired::drain`] ends the old one when its last user is done. A `prepare`
-/// that fails changes nothing that serves.
+/// that fails changes nothing that serves. [`release`](Self::release) comes once, at the very end.
 ///
 /// # Concurrency
 /// One adapter is prepared by one rotation at a time; users load generations all the while.
@@ -61,6 +61,13 @@ pub trait LifecycleHook: fmt::Debug + Send + Sync + 'static {
     /// What its users report of credentials that were not accepted where they are used, or `None`
     /// where nobody can report. It is asked for once, when the first generation serves.
     fn refusals(&self) -> Option<RefusalStream>;
+
+    /// Ends what it keeps running by itself, such as a child process, by the deadline. Called once,
+    /// when the program ends and no rotation of the adapter is running any more; after that none
+    /// begins. Most adapters keep nothing, since what is in the program ends with it.
+    ///
+    /// Dropping its future may leave running what would have ended.
+    async fn release(&self, deadline: Instant);
 }
 
 /// Word of an adapter that the other end did not accept a credential that serves.

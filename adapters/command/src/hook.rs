@@ -84,6 +84,8 @@ impl LifecycleHook for CommandHook {
     fn refusals(&self) -> Option<RefusalStream> {
         None
     }
+
+    async fn release(&self, _deadline: Instant) {}
 }
 
 #[derive(Debug)]

@@ -142,6 +142,10 @@ impl<P: Pooled> LifecycleHook for PostgresHook<P> {
     fn refusals(&self) -> Option<RefusalStream> {
         self.inner.refusals()
     }
+
+    async fn release(&self, deadline: Instant) {
+        self.inner.release(deadline).await;
+    }
 }
 
 impl<P: Pooled> ManagedAdapter for PostgresHook<P> {

@@ -124,6 +124,10 @@ impl<T: Send + Sync + 'static> LifecycleHook for TlsHook<T> {
     fn refusals(&self) -> Option<RefusalStream> {
         self.hook.refusals()
     }
+
+    async fn release(&self, deadline: Instant) {
+        self.hook.release(deadline).await;
+    }
 }
 
 impl<T> fmt::Debug for TlsHook<T> {

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use oneiric_core::LifecycleHook;
 use oneiric_core::settings::Settings;
 use oneiric_runtime::{Assembly, Runtime, default_instance};
@@ -33,6 +34,7 @@ async fn serve(settings: &Settings) -> Result<Exit> {
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::FAILED, error))?;
     let Assembly { resolver, options, adapters } = Assembly::from_settings(settings, &registry())?;
     let (runtime, task) = options.build(resolver.clone())?;
+    let keepers = adapters.clone();
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(task.run(shutdown.clone()));
     let ended = tokio::select! {
@@ -52,6 +54,9 @@ async fn serve(settings: &Settings) -> Result<Exit> {
         std::process::exit(128 + number);
     });
     let _ = running.await;
+    // What adapters keep running uses its secrets to the end, so they are given back after it.
+    let deadline = Instant::now() + settings.agent.drain_timeout;
+    join_all(keepers.iter().map(|adapter| adapter.release(deadline))).await;
     resolver.release(Instant::now() + RELEASE).await;
     ended
 }

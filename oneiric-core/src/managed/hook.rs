@@ -167,6 +167,8 @@ impl<T: Send + Sync + 'static> LifecycleHook for ManagedHook<T> {
         };
         Some(unfold(reported, next).boxed())
     }
+
+    async fn release(&self, _deadline: Instant) {}
 }
 
 impl<T: Send + Sync + 'static> ManagedAdapter for ManagedHook<T> {

@@ -54,6 +54,8 @@ impl LifecycleHook for Told {
     fn refusals(&self) -> Option<RefusalStream> {
         None
     }
+
+    async fn release(&self, _deadline: Instant) {}
 }
 
 impl Prepared for Told {

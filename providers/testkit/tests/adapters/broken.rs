@@ -17,7 +17,7 @@ use oneiric_core::{
     RefusalStream, SecretRef, SecretSet, Version,
 };
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, reference, told};
 use crate::server::{Session, ToyServer, Trouble};
@@ -429,5 +429,9 @@ impl LifecycleHook for Broken {
         };
         let refusals = self.inner.refusals()?;
         Some(if self.is(ReportsAnother) { refusals.map(another).boxed() } else { refusals })
+    }
+
+    async fn release(&self, deadline: Instant) {
+        self.inner.release(deadline).await;
     }
 }
