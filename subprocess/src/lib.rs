@@ -13,4 +13,4 @@ mod redact;
 mod child;
 
 pub use redact::Redactor;
-pub use step::Step;
+pub use step::{PASSED_ON, Step};

@@ -10,8 +10,9 @@ use tokio::process::Command;
 use crate::child::{Ending, run};
 use crate::redact::Redactor;
 
-/// What a command inherits of the environment besides what its settings name.
-const PASSED_ON: [&str; 10] = [
+/// What a command inherits of the environment besides what its settings name: nothing of it holds a
+/// secret.
+pub const PASSED_ON: [&str; 10] = [
     "PATH",
     "HOME",
     "USER",
@@ -56,8 +57,23 @@ impl Step<'_> {
     /// *Refused* if it exited with another code than 0 and 75; *failed* where it says nothing about
     /// the secrets: with 75, by a signal, after the limit, or if it could not be run.
     pub async fn run(&self, redactor: &Redactor, input: Option<&[u8]>) -> Result<(), HookError> {
+        self.run_as(self.command(), redactor, input).await
+    }
+
+    /// The same, with this command in the place of the one that the step describes: it has an
+    /// environment and descriptors of its own. Only `name`, `limit` and the first of `argv`, for
+    /// errors, are looked at.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub async fn run_as(
+        &self,
+        command: Command,
+        redactor: &Redactor,
+        input: Option<&[u8]>,
+    ) -> Result<(), HookError> {
         let name = self.name;
-        match run(self.command(), input, redactor.window(), self.limit).await {
+        match run(command, input, redactor.window(), self.limit).await {
             Ending::Exited(status, _) if status.success() => Ok(()),
             Ending::Exited(status, captured) => {
                 let said = redactor.last_line(&captured);
