@@ -1,0 +1,72 @@
+//! A program that runs a child as its arguments say, for tests that need one of its own: to send it
+//! signals, to kill it, to give it a terminal.
+//!
+//! `oneiric-process-rig once|hook [KEY=VALUE…] -- COMMAND…`, with the keys of `settings`.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+use oneiric_adapter_process::{Config, Launcher, OneShot, Orphans, launcher};
+use oneiric_core::{SecretRef, SecretSet, SecretValue, Version};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next().unwrap();
+    if role == "launch" {
+        return launcher::main(arguments);
+    }
+    let mut settings = Vec::new();
+    for argument in arguments.by_ref() {
+        if argument == "--" {
+            break;
+        }
+        settings.push(argument);
+    }
+    let mut config = Config::new(arguments);
+    let mut parts = Vec::new();
+    for setting in &settings {
+        apply(&mut config, &mut parts, setting);
+    }
+    let set = SecretSet::new(parts);
+    match role.to_str() {
+        Some("once") => once(&config, &set),
+        _ => panic!("there is no role {}", role.display()),
+    }
+}
+
+fn once(config: &Config, set: &SecretSet) -> ExitCode {
+    let launcher = Launcher::new("/proc/self/exe", ["launch"]);
+    match OneShot::new(config, set).unwrap().with_launcher(launcher).run() {
+        Ok(ending) => ExitCode::from(ending.code()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => ExitCode::from(127),
+        Err(_) => ExitCode::from(126),
+    }
+}
+
+/// `env.NAME=secret`, `files.NAME=secret`, `fds.NAME=secret`, `orphans=keep`, `inherit=no`.
+fn apply(config: &mut Config, parts: &mut Vec<(SecretRef, SecretValue, Version)>, setting: &OsStr) {
+    let bytes = setting.as_bytes();
+    let at = bytes.iter().position(|byte| *byte == b'=').unwrap();
+    let (key, value) = (std::str::from_utf8(&bytes[..at]).unwrap(), &bytes[at + 1..]);
+    let mut secret = || {
+        let reference: SecretRef = format!("rig:{}", parts.len()).parse().unwrap();
+        parts.push((reference.clone(), SecretValue::from(value), Version::numbered(1)));
+        reference
+    };
+    let text = || std::str::from_utf8(value).unwrap();
+    match key.split_once('.') {
+        Some(("env", name)) => _ = config.env.insert(name.to_owned(), secret()),
+        Some(("files", name)) => _ = config.files.insert(name.to_owned(), secret()),
+        Some(("fds", name)) => _ = config.fds.insert(name.to_owned(), secret()),
+        _ => match key {
+            "orphans" if text() == "keep" => config.orphans = Some(Orphans::Keep),
+            "orphans" => config.orphans = Some(Orphans::Stop),
+            "inherit" => config.inherit_env = false,
+            "umask" => config.umask = Some(u32::from_str_radix(text(), 8).unwrap()),
+            _ => panic!("there is no setting {key}"),
+        },
+    }
+}

@@ -1,0 +1,5 @@
+//! The behaviour of children, each promise by its name, with real ones.
+#![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
+
+mod common;
+mod once;
