@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::getpid;
 
@@ -27,6 +27,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) variables: Vec<(&'static str, OsString)>,
     /// Whether it leads a process group of its own.
     pub(crate) apart: bool,
+    /// Whether it has the standard input of the one who runs it.
+    pub(crate) attended: bool,
 }
 
 impl Launch<'_> {
@@ -35,6 +37,9 @@ impl Launch<'_> {
         let mut command = self.command()?;
         if self.apart {
             command.process_group(0);
+        }
+        if !self.attended {
+            command.stdin(Stdio::null());
         }
         let _fillers = self.delivery.dress(&mut command, self.sockets, self.folder)?;
         command.spawn().map_err(|error| {

@@ -285,7 +285,7 @@ impl Ready {
             );
         }
         if let Some(port) = &self.port
-            && listen.contains(port)
+            && listen.iter().any(|address| port_of(address) == port_of(port))
         {
             return invalid(format!(
                 "`ready.port` says nothing for `{port}`, which is in `listen` and takes connections \
@@ -294,6 +294,10 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+fn port_of(address: &str) -> Option<&str> {
+    address.rsplit_once(':').map(|(_, port)| port)
 }
 
 fn is_inside(path: &Path) -> bool {

@@ -10,6 +10,15 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod hook;
+mod moves;
+mod supervise;
+mod slot;
+mod generation;
+mod ready;
+mod ground;
+mod spawner;
+mod leader;
 mod once;
 mod ending;
 mod terminal;
@@ -22,5 +31,6 @@ mod processes;
 
 pub use config::{Config, OnChange, OnExit, Orphans, Ready, SignalName};
 pub use ending::Ending;
+pub use hook::ProcessHook;
 pub use launcher::Launcher;
 pub use once::OneShot;

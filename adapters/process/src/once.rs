@@ -95,6 +95,7 @@ impl OneShot {
             mark: mark.as_deref(),
             variables: Vec::new(),
             apart: standing == Standing::Own,
+            attended: true,
         };
         let child = Attended { pid: Pid::from_child(&launch.start()?), standing };
         drop(launch);

@@ -15,6 +15,11 @@ pub(crate) fn of(group: Option<Pid>, mark: &str) -> Vec<Pid> {
     all().filter(|pid| is_in_group(*pid, group) || is_marked(*pid, mark)).collect()
 }
 
+/// Those that have the mark and are not of this group.
+pub(crate) fn strays(group: Option<Pid>, mark: &str) -> Vec<Pid> {
+    all().filter(|pid| is_marked(*pid, mark) && !is_in_group(*pid, group)).collect()
+}
+
 fn all() -> impl Iterator<Item = Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -1,0 +1,185 @@
+//! One child that runs, with everything that it has started.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
+    pidfd_open, waitid, waitpid,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::ending::Ending;
+use crate::processes;
+
+/// How often it is looked whether what a child has started has ended too.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How long what was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
+
+/// The leader of a process group that we have started. Dropping it kills everything that it has
+/// started, and buries it.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    pub(crate) pid: Pid,
+    /// By which everything that it has started is found again.
+    mark: String,
+    /// Whether its number is free for others again.
+    buried: Mutex<bool>,
+    ending: OnceLock<Ending>,
+}
+
+impl Leader {
+    pub(crate) fn of(child: &Child, mark: String) -> Self {
+        let pid = Pid::from_child(child);
+        Self { pid, mark, buried: Mutex::new(false), ending: OnceLock::new() }
+    }
+
+    /// Sends this to the whole group.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let buried = self.buried();
+        if !*buried {
+            // All of it may have ended a moment ago.
+            let _ = kill_process_group(self.pid, signal);
+        }
+    }
+
+    /// Sends this to the group and to what has left it, to each of them once.
+    fn signal_all(&self, signal: Signal) {
+        let buried = self.buried();
+        let group = (!*buried).then_some(self.pid);
+        let strays = processes::strays(group, &self.mark);
+        drop(buried);
+        self.signal(signal);
+        for pid in strays {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// What of it runs.
+    pub(crate) fn members(&self) -> Vec<Pid> {
+        let buried = self.buried();
+        processes::of((!*buried).then_some(self.pid), &self.mark)
+    }
+
+    /// How it ended, if it has. It stays unburied, so that its number is not given to another.
+    fn look(&self) -> Option<Ending> {
+        if self.ending.get().is_none() && !*self.buried() {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let seen = match waitid(WaitId::Pid(self.pid), options) {
+                Ok(seen) => seen.as_ref().and_then(Ending::of_waitid),
+                // Somebody else has buried it: how it ended is not known.
+                Err(_) => Some(Ending::Exited(255)),
+            };
+            if let Some(ending) = seen {
+                let _ = self.ending.set(ending);
+            }
+        }
+        self.ending.get().copied()
+    }
+
+    /// Gives its number back if it has ended.
+    fn bury(&self) -> bool {
+        let mut buried = self.buried();
+        if !*buried {
+            *buried = !matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None));
+        }
+        // What it had started and left to us is buried with it.
+        if *buried {
+            while let Ok(Some(_)) = rustix::process::waitpgid(self.pid, WaitOptions::NOHANG) {}
+        }
+        *buried
+    }
+
+    fn buried(&self) -> MutexGuard<'_, bool> {
+        self.buried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if *self.buried() {
+            return;
+        }
+        self.signal_all(Signal::KILL);
+        if !self.bury() {
+            let pid = self.pid;
+            // It is dying, and whoever drops it may not wait.
+            std::thread::spawn(move || waitpid(Some(pid), WaitOptions::empty()));
+        }
+    }
+}
+
+/// The same, for one who awaits things.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    // Declared first: it is the file that tells of the leader's end.
+    exit: AsyncFd<OwnedFd>,
+    leader: Leader,
+}
+
+impl Awaited {
+    pub(crate) fn new(leader: Leader) -> io::Result<Self> {
+        let exit = AsyncFd::register(pidfd_open(leader.pid, PidfdFlags::empty())?)?;
+        Ok(Self { exit, leader })
+    }
+
+    pub(crate) fn leader(&self) -> &Leader {
+        &self.leader
+    }
+
+    /// Resolves when it has ended, by itself or not.
+    pub(crate) async fn ended(&self) -> Ending {
+        loop {
+            if let Some(ending) = self.leader.look() {
+                return ending;
+            }
+            match self.exit.readable().await {
+                Ok(mut ready) => {
+                    if self.leader.look().is_none() {
+                        ready.clear_ready();
+                    }
+                }
+                // The runtime is ending.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> Option<Ending> {
+        self.leader.look()
+    }
+
+    /// Asks all of it to end, waits, and kills what is left at the deadline. Says whether it came
+    /// to that.
+    pub(crate) async fn stop(&self, signal: Signal, deadline: Instant) -> bool {
+        self.leader.signal_all(signal);
+        // What is stopped hears nothing else.
+        self.leader.signal(Signal::CONT);
+        let in_time = timeout_at(deadline, self.gone()).await.is_ok();
+        if !in_time {
+            let killing = async {
+                while !self.leader.members().is_empty() {
+                    self.leader.signal_all(Signal::KILL);
+                    sleep(PAUSE).await;
+                }
+                self.ended().await;
+            };
+            // The system may hold on to what it waits for a device in.
+            let _ = timeout(DYING, killing).await;
+        }
+        self.leader.bury();
+        !in_time
+    }
+
+    async fn gone(&self) {
+        self.ended().await;
+        while !self.leader.members().is_empty() {
+            sleep(PAUSE).await;
+        }
+    }
+}
