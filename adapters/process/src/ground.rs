@@ -11,7 +11,7 @@ use crate::config::{Config, Orphans};
 use crate::folder::Folder;
 use crate::generation::Generation;
 use crate::launcher::Launcher;
-use crate::leader::{Awaited, Leader};
+use crate::leader::Leader;
 use crate::sockets::Sockets;
 use crate::spawner::Spawner;
 
@@ -55,7 +55,7 @@ impl Ground {
         config: &Config,
         generation: &Arc<Generation>,
         instance: u32,
-    ) -> io::Result<Awaited> {
+    ) -> io::Result<Leader> {
         let serial = self.started.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}{serial}/", self.folder.mark());
         let (config, generation) = (config.clone(), Arc::clone(generation));
@@ -77,6 +77,6 @@ impl Ground {
             let child = launch.start()?;
             io::Result::Ok(Leader::of(&child, mark.clone()))
         });
-        Awaited::new(leader.await??)
+        leader.await?
     }
 }

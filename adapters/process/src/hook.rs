@@ -116,7 +116,7 @@ impl ProcessHook {
     pub fn signal(&self, signal: SignalName) {
         for slot in &self.shared.slots {
             if let Some(running) = slot.child() {
-                running.child.leader().signal(signal.0);
+                running.child.signal(signal.0);
             }
         }
     }
@@ -338,12 +338,12 @@ impl Shared {
 
     pub(crate) fn log(
         &self,
-        child: &crate::leader::Awaited,
+        child: &crate::leader::Leader,
         instance: u32,
         generation: u64,
         event: &'static str,
     ) {
-        let pid = child.leader().pid.as_raw_nonzero();
+        let pid = child.pid.as_raw_nonzero();
         let adapter = &self.id;
         tracing::info!(target: "oneiric", event, %adapter, instance, generation, pid, "{event}");
     }

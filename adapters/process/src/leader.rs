@@ -1,16 +1,15 @@
 //! One child that runs, with everything that it has started.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::future::pending;
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group,
-    pidfd_open, waitid, waitpid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid,
+    waitpid,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::ending::Ending;
@@ -67,7 +66,7 @@ impl Leader {
     }
 
     /// How it ended, if it has. It stays unburied, so that its number is not given to another.
-    fn look(&self) -> Option<Ending> {
+    pub(crate) fn look(&self) -> Option<Ending> {
         if self.ending.get().is_none() && !*self.buried() {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
             let seen = match waitid(WaitId::Pid(self.pid), options) {
@@ -98,6 +97,47 @@ impl Leader {
     fn buried(&self) -> MutexGuard<'_, bool> {
         self.buried.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Resolves when it has ended, by itself or not.
+    pub(crate) async fn ended(&self) -> Ending {
+        // Listening begins before the look, so that no end falls between the two.
+        let Ok(mut children) = signal(SignalKind::child()) else { return pending().await };
+        loop {
+            if let Some(ending) = self.look() {
+                return ending;
+            }
+            children.recv().await;
+        }
+    }
+
+    /// Asks all of it to end, waits, and kills what is left at the deadline. Says whether it came
+    /// to that.
+    pub(crate) async fn stop(&self, signal: Signal, deadline: Instant) -> bool {
+        self.signal_all(signal);
+        // What is stopped hears nothing else.
+        self.signal(Signal::CONT);
+        let in_time = timeout_at(deadline, self.gone()).await.is_ok();
+        if !in_time {
+            let killing = async {
+                while !self.members().is_empty() {
+                    self.signal_all(Signal::KILL);
+                    sleep(PAUSE).await;
+                }
+                self.ended().await;
+            };
+            // The system may hold on to what it waits for a device in.
+            let _ = timeout(DYING, killing).await;
+        }
+        self.bury();
+        !in_time
+    }
+
+    async fn gone(&self) {
+        self.ended().await;
+        while !self.members().is_empty() {
+            sleep(PAUSE).await;
+        }
+    }
 }
 
 impl Drop for Leader {
@@ -110,76 +150,6 @@ impl Drop for Leader {
             let pid = self.pid;
             // It is dying, and whoever drops it may not wait.
             std::thread::spawn(move || waitpid(Some(pid), WaitOptions::empty()));
-        }
-    }
-}
-
-/// The same, for one who awaits things.
-#[derive(Debug)]
-pub(crate) struct Awaited {
-    // Declared first: it is the file that tells of the leader's end.
-    exit: AsyncFd<OwnedFd>,
-    leader: Leader,
-}
-
-impl Awaited {
-    pub(crate) fn new(leader: Leader) -> io::Result<Self> {
-        let exit = AsyncFd::register(pidfd_open(leader.pid, PidfdFlags::empty())?)?;
-        Ok(Self { exit, leader })
-    }
-
-    pub(crate) fn leader(&self) -> &Leader {
-        &self.leader
-    }
-
-    /// Resolves when it has ended, by itself or not.
-    pub(crate) async fn ended(&self) -> Ending {
-        loop {
-            if let Some(ending) = self.leader.look() {
-                return ending;
-            }
-            match self.exit.readable().await {
-                Ok(mut ready) => {
-                    if self.leader.look().is_none() {
-                        ready.clear_ready();
-                    }
-                }
-                // The runtime is ending.
-                Err(_) => std::future::pending().await,
-            }
-        }
-    }
-
-    pub(crate) fn has_ended(&self) -> Option<Ending> {
-        self.leader.look()
-    }
-
-    /// Asks all of it to end, waits, and kills what is left at the deadline. Says whether it came
-    /// to that.
-    pub(crate) async fn stop(&self, signal: Signal, deadline: Instant) -> bool {
-        self.leader.signal_all(signal);
-        // What is stopped hears nothing else.
-        self.leader.signal(Signal::CONT);
-        let in_time = timeout_at(deadline, self.gone()).await.is_ok();
-        if !in_time {
-            let killing = async {
-                while !self.leader.members().is_empty() {
-                    self.leader.signal_all(Signal::KILL);
-                    sleep(PAUSE).await;
-                }
-                self.ended().await;
-            };
-            // The system may hold on to what it waits for a device in.
-            let _ = timeout(DYING, killing).await;
-        }
-        self.leader.bury();
-        !in_time
-    }
-
-    async fn gone(&self) {
-        self.ended().await;
-        while !self.leader.members().is_empty() {
-            sleep(PAUSE).await;
         }
     }
 }

@@ -207,7 +207,7 @@ async fn signal(
 ) -> Result<(), HookError> {
     let signal = shared.config.signal.expect("it was checked that there is one");
     let watch = Watch::of_a_signal(&shared.config);
-    running.child.leader().signal(signal.0);
+    running.child.signal(signal.0);
     watch.wait(&running.child, generation, slot.number).await.map_err(|error| {
         HookError::failed(format!("the process has not acknowledged `{signal}`: {error}"))
     })?;

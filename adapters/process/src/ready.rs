@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::{Config, Ready};
 use crate::generation::Generation;
-use crate::leader::Awaited;
+use crate::leader::Leader;
 use crate::processes;
 
 /// How long a child must live if nothing else is said of when it is ready.
@@ -79,7 +79,7 @@ impl<'a> Watch<'a> {
     /// ended by a signal, or is not ready in time.
     pub(crate) async fn wait(
         &self,
-        child: &Awaited,
+        child: &Leader,
         generation: &Generation,
         instance: u32,
     ) -> Result<(), HookError> {
@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
         let ending = tokio::select! {
             biased;
             ending = child.ended() => ending,
-            looked = looking => match child.has_ended() {
+            looked = looking => match child.look() {
                 Some(ending) => ending,
                 None => return looked,
             },
@@ -112,7 +112,7 @@ impl<'a> Watch<'a> {
     async fn look_until(
         &self,
         ready: &Ready,
-        child: &Awaited,
+        child: &Leader,
         generation: &Generation,
         instance: u32,
     ) -> Result<(), HookError> {
@@ -140,14 +140,14 @@ impl<'a> Watch<'a> {
         &self,
         ready: &Ready,
         deadline: Instant,
-        child: &Awaited,
+        child: &Leader,
         generation: &Generation,
         instance: u32,
     ) -> Result<bool, HookError> {
         match &self.before {
             Before::Port { address, taken } => {
                 // Where somebody else answers, only the child's own socket proves anything.
-                let own = || processes::listens(&child.leader().members(), address.port());
+                let own = || processes::listens(&child.members(), address.port());
                 Ok(connects(*address).await && (!taken || own().unwrap_or(true)))
             }
             Before::File { path, stamp: before } => {

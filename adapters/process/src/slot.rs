@@ -6,18 +6,18 @@ use tokio::sync::watch;
 
 use crate::ending::Ending;
 use crate::generation::Generation;
-use crate::leader::Awaited;
+use crate::leader::Leader;
 
 /// A child that was started with a generation.
 pub(crate) struct Running {
-    pub(crate) child: Awaited,
+    pub(crate) child: Leader,
     pub(crate) instance: u32,
     /// Whose secrets it has. A signal may give it newer ones.
     generation: Mutex<Arc<Generation>>,
 }
 
 impl Running {
-    pub(crate) fn new(child: Awaited, instance: u32, generation: Arc<Generation>) -> Self {
+    pub(crate) fn new(child: Leader, instance: u32, generation: Arc<Generation>) -> Self {
         Self { child, instance, generation: Mutex::new(generation) }
     }
 
