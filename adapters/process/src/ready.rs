@@ -19,6 +19,8 @@ use crate::processes;
 const LIVED: Duration = Duration::from_secs(1);
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(1);
+/// How long a file must not change to count as written.
+const WRITTEN: Duration = Duration::from_millis(20);
 /// The exit codes of a child that say nothing about its secrets: that it could not do its work now
 /// (`EX_TEMPFAIL` of `sysexits.h`), and that it could not be run, as shells and our launcher put it.
 const NOT_THE_SECRETS: [i32; 3] = [75, 126, 127];
@@ -152,7 +154,12 @@ impl<'a> Watch<'a> {
             }
             Before::File { path, stamp: before } => {
                 let now = stamp(path);
-                Ok(now.is_some() && now != *before)
+                if now.is_none() || now == *before {
+                    return Ok(false);
+                }
+                // Who empties a file and then writes it changes it twice.
+                sleep(WRITTEN).await;
+                Ok(stamp(path) == now)
             }
             Before::Nothing => {
                 let Some(argv) = &ready.command else { return Ok(true) };

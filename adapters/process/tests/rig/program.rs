@@ -8,9 +8,13 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use oneiric_adapter_process::{Config, Launcher, OneShot, Orphans, launcher};
-use oneiric_core::{SecretRef, SecretSet, SecretValue, Version};
+use oneiric_adapter_process::{
+    Config, Launcher, OnChange, OneShot, Orphans, ProcessHook, launcher,
+};
+use oneiric_core::{LifecycleHook as _, SecretRef, SecretSet, SecretValue, Version};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let set = SecretSet::new(parts);
     match role.to_str() {
         Some("once") => once(&config, &set),
+        Some("hook") => hook(config, &set),
         _ => panic!("there is no role {}", role.display()),
     }
 }
@@ -44,6 +49,22 @@ fn once(config: &Config, set: &SecretSet) -> ExitCode {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => ExitCode::from(127),
         Err(_) => ExitCode::from(126),
     }
+}
+
+/// Runs it as an adapter, until SIGTERM.
+fn hook(mut config: Config, set: &SecretSet) -> ExitCode {
+    config.on_change = Some(OnChange::Restart);
+    let launcher = Launcher::new("/proc/self/exe", ["launch"]);
+    let hook = ProcessHook::new("rig".parse().unwrap(), config).unwrap().with_launcher(launcher);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut stop = signal(SignalKind::terminate()).unwrap();
+        let deadline = || tokio::time::Instant::now() + Duration::from_secs(60);
+        hook.prepare(set).await.unwrap().commit().drain(deadline()).await;
+        stop.recv().await;
+        hook.release(deadline()).await;
+    });
+    ExitCode::SUCCESS
 }
 
 /// `env.NAME=secret`, `files.NAME=secret`, `fds.NAME=secret`, `orphans=keep`, `inherit=no`.

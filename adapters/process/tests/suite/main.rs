@@ -3,3 +3,10 @@
 
 mod common;
 mod once;
+mod overlap;
+mod restart;
+mod signal;
+mod ends;
+mod orphans;
+mod sockets;
+mod storm;
