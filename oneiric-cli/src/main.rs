@@ -4,6 +4,8 @@
 mod cli;
 mod commands;
 mod registry;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod launch;
 mod telemetry;
 mod harden;
 mod render;
@@ -21,6 +23,10 @@ use clap::Parser as _;
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<System> = zeroizing_alloc::ZeroAlloc(System);
 
 fn main() -> ExitCode {
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    if let Some(code) = launch::requested(std::env::args_os()) {
+        return code;
+    }
     harden::process();
     let exit = commands::run(cli::Cli::parse()).unwrap_or_else(|failure| failure.report());
     ExitCode::from(exit.0)

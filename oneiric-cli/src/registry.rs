@@ -35,6 +35,13 @@ pub(crate) fn registry() -> Registry {
             oneiric_adapter_command::CommandHook::new(id.clone(), config)
         })?)
     });
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    let registry = registry.adapter("process", |id, section| {
+        Ok(kinds::build(section, |config| {
+            let hook = oneiric_adapter_process::ProcessHook::new(id.clone(), config)?;
+            Ok(hook.with_launcher(crate::launch::launcher()))
+        })?)
+    });
     registry
 }
 
@@ -45,7 +52,8 @@ pub(crate) fn registry() -> Registry {
     feature = "gcp",
     feature = "vault",
     feature = "exec",
-    feature = "command"
+    feature = "command",
+    all(feature = "process", target_os = "linux")
 ))]
 mod kinds {
     //! What all kinds share.
