@@ -226,15 +226,6 @@ fn a_first_signal_waits_and_a_second_does_not() {
 }
 
 #[test]
-fn an_agent_leaves_no_core() {
-    let sandbox = shop();
-    let agent = sandbox.agent(&["--set", UNWATCHED]);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.id())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
-}
-
-#[test]
 fn changes_are_watched_in_instances_and_from_here() {
     let sandbox = shop();
     let _agent = sandbox.agent(&[]);

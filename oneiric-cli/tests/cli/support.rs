@@ -201,10 +201,6 @@ pub(crate) struct Started<'a> {
 }
 
 impl Started<'_> {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).unwrap()
     }
