@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use oneiric_core::settings::{Settings, SettingsError, Sources};
-use oneiric_core::{ProviderId, SecretKey, SecretRef};
+use oneiric_core::{AdapterId, ProviderId, SecretKey, SecretRef};
 
 /// Rotates the secrets of running services without an outage.
 #[derive(Debug, Parser)]
@@ -66,6 +67,17 @@ pub(crate) enum Command {
     ///
     /// Ends on SIGTERM or SIGINT, after what is under way; a second signal ends it at once.
     Agent,
+
+    /// Run a command with secrets, and carry their changes to it
+    ///
+    /// Without --adapter, --env, --file and --fd it gets every secret of the settings that has an
+    /// alias, each in the environment under its own variable. Signals are passed on to it, and its
+    /// exit code is ours, or 128 and the number of the signal that ended it.
+    ///
+    /// Exit codes of our own, where the command did not run: 1 failed, such as a secret that cannot be
+    /// had; 2 usage; 126 the command cannot be run; 127 there is no such command.
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    Run(Box<Run>),
 
     /// Show what each running instance serves
     Status(Status),
@@ -312,6 +324,63 @@ pub(crate) struct Watch {
     pub(crate) json: bool,
 }
 
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Run it as [adapters.<ID>] of the settings says; a command that is given here takes the place of
+    /// the one there
+    #[arg(long, value_name = "ID", conflicts_with_all = ["env", "file", "fd", "on_change"])]
+    pub(crate) adapter: Option<AdapterId>,
+
+    /// A secret in the environment: PROVIDER:KEY[@VERSION][#FIELD], or ALIAS[#FIELD]
+    #[arg(short, long, value_name = "NAME=REF", value_parser = binding)]
+    pub(crate) env: Vec<(String, SecretRef)>,
+
+    /// A secret in a file of this name, in the folder that $ONEIRIC_SECRETS_DIR names
+    #[arg(short, long, value_name = "NAME=REF", value_parser = binding)]
+    pub(crate) file: Vec<(String, SecretRef)>,
+
+    /// A secret on an inherited descriptor, whose number is in this variable
+    #[arg(long, value_name = "NAME=REF", value_parser = binding)]
+    pub(crate) fd: Vec<(String, SecretRef)>,
+
+    /// What happens when a secret changes: `keep` does nothing; `signal` replaces the files and
+    /// signals; `restart` stops the command and starts it anew; `overlap` starts a new one, and stops
+    /// the old one when the new one is ready
+    #[arg(long, value_name = "HOW", default_value = "keep")]
+    #[arg(value_parser = PossibleValuesParser::new(["keep", "signal", "restart", "overlap"]))]
+    pub(crate) on_change: String,
+
+    /// The signal with --on-change signal
+    #[arg(long, value_name = "SIGNAL", default_value = "HUP")]
+    pub(crate) signal: String,
+
+    /// The command is ready, or has heard the signal, when something listens here: a port or ADDR:PORT
+    #[arg(long, value_name = "PORT", group = "ready")]
+    pub(crate) ready_port: Option<String>,
+
+    /// The same when this shell command succeeds
+    #[arg(long, value_name = "COMMAND", group = "ready")]
+    pub(crate) ready_command: Option<String>,
+
+    /// The same when it has written this file
+    #[arg(long, value_name = "FILE", group = "ready")]
+    pub(crate) ready_file: Option<PathBuf>,
+
+    /// Listen here and hand the socket over, as systemd does (LISTEN_FDS): ADDR:PORT or a path; may be
+    /// given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<String>,
+
+    /// How long the command has to end after it was asked to; then it is killed
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) kill_timeout: Option<Duration>,
+
+    /// The command and its arguments, after `--`
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "adapter")]
+    pub(crate) command: Vec<OsString>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Print one JSON array
@@ -338,6 +407,14 @@ fn assignment(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("it is not of the form KEY=VALUE".into()),
     }
+}
+
+#[cfg(all(feature = "process", target_os = "linux"))]
+/// A name and the secret that is found under it.
+fn binding(text: &str) -> Result<(String, SecretRef), String> {
+    let (name, reference) = assignment(text)?;
+    let reference = reference.parse().map_err(|error| format!("{error}"))?;
+    Ok((name, reference))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod change;
 mod double;
 mod watch;
 mod agent;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod run;
 mod status;
 mod config;
 mod completions;
@@ -53,6 +55,8 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         }
         Command::Secrets(SecretsCommand::Watch(args)) => sequential(watch::run(&global, &args)),
         Command::Agent => parallel(agent::run(&global)),
+        #[cfg(all(feature = "process", target_os = "linux"))]
+        Command::Run(args) => run::run(&global, &args),
         Command::Status(args) => sequential(status::run(&global, &args)),
         Command::Config(args) => config::run(&global, &args),
         Command::Completions { shell } => completions::run(shell),

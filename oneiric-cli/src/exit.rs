@@ -23,6 +23,12 @@ impl Exit {
     pub(crate) const AMBIGUOUS: Self = Self(6);
     /// Nobody was reached.
     pub(crate) const UNREACHED: Self = Self(7);
+    /// The command cannot be run. Shells have the same.
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    pub(crate) const CANNOT_RUN: Self = Self(126);
+    /// There is no such command. Shells have the same.
+    #[cfg(all(feature = "process", target_os = "linux"))]
+    pub(crate) const NO_COMMAND: Self = Self(127);
 }
 
 impl From<Outcome> for Exit {

@@ -268,6 +268,19 @@ impl Config {
     }
 }
 
+/// The defaults, with no way to know yet.
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            port: None,
+            command: None,
+            file: None,
+            timeout: thirty_seconds(),
+            interval: tenth_of_a_second(),
+        }
+    }
+}
+
 impl Ready {
     fn check(&self, listen: &[String]) -> Result<()> {
         let said = [self.port.is_some(), self.command.is_some(), self.file.is_some()];

@@ -19,7 +19,7 @@ use crate::registry::registry;
 use crate::telemetry::Telemetry;
 
 /// How long an exit may be held up by what is given back to the stores.
-const RELEASE: Duration = Duration::from_secs(5);
+pub(super) const RELEASE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;

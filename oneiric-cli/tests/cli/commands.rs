@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Sandbox, assert_snapshot};
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 19] = [
     &[],
     &["secrets"],
     &["secrets", "rotate"],
@@ -21,6 +21,7 @@ const COMMANDS: [&[&str]; 18] = [
     &["secrets", "enable"],
     &["secrets", "destroy"],
     &["secrets", "watch"],
+    &["run"],
     &["agent"],
     &["status"],
     &["config"],

@@ -5,5 +5,7 @@ mod commands;
 mod exec;
 mod otlp;
 mod rotation;
+#[cfg(target_os = "linux")]
+mod run;
 mod support;
 mod writing;

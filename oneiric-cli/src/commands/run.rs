@@ -1,0 +1,287 @@
+//! `oneiric run`: a command with secrets, as if it had been called in our place; and, where it is told
+//! so, moved to new ones when they change.
+
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::Poll;
+
+use oneiric_adapter_process::{
+    Config, Ending, OnChange, OnExit, OneShot, ProcessHook, Ready, SignalName,
+};
+use oneiric_core::settings::Settings;
+use oneiric_core::{AdapterId, AliasId, LifecycleHook as _, SecretRef, SecretSet};
+use oneiric_runtime::{Assembly, default_instance};
+use oneiric_secrets::Resolver;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::RELEASE;
+use super::providers;
+use crate::cli::{Global, Run};
+use crate::exit::Exit;
+use crate::failure::{Failure, Result};
+use crate::launch::launcher;
+use crate::telemetry::Telemetry;
+
+/// The kind of the adapters that run a command.
+const KIND: &str = "process";
+
+pub(super) fn run(global: &Global, args: &Run) -> Result<Exit> {
+    let settings = global.settings()?;
+    let config = config(&settings, args)?;
+    if config.secrets().is_empty() {
+        let failure = Failure::new(Exit::USAGE, "there is no secret to run the command with");
+        return Err(failure
+            .remedy("name some by --env, --file or --fd, or give them an alias in the settings"));
+    }
+    let keeps = matches!(config.on_change, None | Some(OnChange::Keep));
+    if keeps && config.on_exit == Some(OnExit::Leave) && config.listen.is_empty() {
+        return once(global, &settings, config);
+    }
+    super::sequential(supervise(global, settings, config, name(args)))
+}
+
+/// What the settings and the command line say together.
+fn config(settings: &Settings, args: &Run) -> Result<Config> {
+    let mut config = match &args.adapter {
+        Some(id) => section(settings, id)?,
+        None => {
+            let mut config = Config::new([]);
+            config.on_change = Some(choice(&args.on_change));
+            config.env = args.env.iter().cloned().collect();
+            config.files = args.file.iter().cloned().collect();
+            config.fds = args.fd.iter().cloned().collect();
+            if config.secrets().is_empty() {
+                let aliases = settings.secrets.keys();
+                let variable = |alias: &AliasId| {
+                    let name = alias.as_str().to_ascii_uppercase().replace('-', "_");
+                    (name, SecretRef::from(alias.clone()))
+                };
+                config.env = aliases.map(variable).collect();
+            }
+            config
+        }
+    };
+    if !args.command.is_empty() {
+        config.command.clone_from(&args.command);
+    }
+    if config.on_change == Some(OnChange::Signal) && args.adapter.is_none() {
+        let named = SignalName::from_str(&args.signal);
+        config.signal = Some(named.map_err(|error| Failure::new(Exit::USAGE, error))?);
+    }
+    if args.ready_port.is_some() || args.ready_command.is_some() || args.ready_file.is_some() {
+        let mut ready = Ready::default();
+        ready.port = args.ready_port.as_deref().map(address);
+        let shell = |command: &String| ["sh".into(), "-c".into(), command.clone()].to_vec();
+        ready.command = args.ready_command.as_ref().map(shell);
+        ready.file.clone_from(&args.ready_file);
+        config.ready = Some(ready);
+    }
+    config.listen.extend(args.listen.iter().cloned());
+    config.kill_timeout = args.kill_timeout.unwrap_or(config.kill_timeout);
+    // Whoever has called us calls us again if he wants to.
+    config.on_exit.get_or_insert(OnExit::Leave);
+    Ok(config)
+}
+
+fn section(settings: &Settings, id: &AdapterId) -> Result<Config> {
+    let Some(section) = settings.adapters.get(id) else {
+        return Err(Failure::new(Exit::FAILED, format!("the settings have no adapter `{id}`")));
+    };
+    if section.kind() != KIND {
+        let kind = section.kind();
+        let message = format!("the adapter `{id}` is of the kind `{kind}`, and not `{KIND}`");
+        return Err(Failure::new(Exit::FAILED, message));
+    }
+    Ok(section.parse()?)
+}
+
+fn choice(text: &str) -> OnChange {
+    match text {
+        "overlap" => OnChange::Overlap,
+        "restart" => OnChange::Restart,
+        "signal" => OnChange::Signal,
+        _ => OnChange::Keep,
+    }
+}
+
+/// A port alone is one of this machine.
+fn address(text: &str) -> String {
+    match text.parse::<u16>() {
+        Ok(port) => format!("127.0.0.1:{port}"),
+        Err(_) => text.to_owned(),
+    }
+}
+
+/// What the command is called in reports.
+fn name(args: &Run) -> AdapterId {
+    let program = args.command.first().map(std::path::Path::new);
+    let name = program.and_then(std::path::Path::file_name).unwrap_or_default();
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    let id = args.adapter.clone().or_else(|| name.parse().ok());
+    id.unwrap_or_else(|| "command".parse().expect("it is a valid adapter id"))
+}
+
+/// Nothing is to happen when a secret changes: no watcher, no endpoint.
+fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit> {
+    // Its one thread goes on while the command runs, for providers that keep a lease alive.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::FAILED, error))?;
+    let (resolver, secrets, telemetry) = runtime.block_on(async {
+        let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
+        let resolver = providers(settings)?.resolver;
+        let secrets = resolver.get_set(&config.secrets()).await?;
+        Ok::<_, Failure>((resolver, secrets, telemetry))
+    })?;
+    leave_out_what_is_not_there(&mut config, &secrets);
+    let shot = OneShot::new(&config, &secrets);
+    let shot = shot.map_err(|error| Failure::new(Exit::FAILED, error))?;
+    drop(secrets);
+    let ended = shot.with_launcher(launcher()).run();
+    runtime.block_on(async {
+        give_back(&resolver).await;
+        telemetry.finish().await;
+    });
+    // A blocking call that hangs, such as a read from a dead mount, must not hold us up.
+    runtime.shutdown_background();
+    let ended = ended.map_err(|error| {
+        let exit = unrunnable(&error);
+        let program = config.command.first().map(|program| program.to_string_lossy());
+        let program = program.unwrap_or_default();
+        Failure::new(exit, format!("`{program}` cannot be run ({error})"))
+    })?;
+    Ok(Exit(ended.code()))
+}
+
+/// A secret that is not required, and is not there.
+fn leave_out_what_is_not_there(config: &mut Config, secrets: &SecretSet) {
+    for names in [&mut config.env, &mut config.files, &mut config.fds] {
+        names.retain(|_, reference| secrets.get(reference).is_some());
+    }
+}
+
+async fn give_back(resolver: &Resolver) {
+    let deadline = Instant::now() + RELEASE;
+    resolver.shutdown(deadline).await;
+    resolver.release(deadline).await;
+}
+
+/// The runtime, with the command as its one adapter.
+async fn supervise(
+    global: &Global,
+    mut settings: Settings,
+    config: Config,
+    id: AdapterId,
+) -> Result<Exit> {
+    let instance = settings.agent.instance.get_or_insert_with(default_instance).clone();
+    let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
+    let ended = attend(&settings, config, id).await;
+    telemetry.finish().await;
+    ended.map(|ended| Exit(ended.code()))
+}
+
+async fn attend(settings: &Settings, config: Config, id: AdapterId) -> Result<Ending> {
+    let mut signals = Signals::listen()?;
+    let ends_with_the_command = config.on_exit == Some(OnExit::Leave);
+    let Assembly { resolver, options, .. } = providers(settings)?;
+    let hook = Arc::new(ProcessHook::new(id, config)?.with_launcher(launcher()));
+    let (runtime, task) = options.build(resolver.clone())?;
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(task.run(shutdown.clone()));
+    let started = runtime.register(Arc::clone(&hook) as _);
+    let started = tokio::select! {
+        started = started => started.map_err(|error| match unrunnable(&error) {
+            Exit::FAILED => error.into(),
+            exit => Failure::new(exit, error),
+        }),
+        // There is no command yet that could be told.
+        name = signals.next_end() => {
+            let exit = Exit(u8::try_from(128 + name.number()).unwrap_or(u8::MAX));
+            Err(Failure::new(exit, "a signal came before the command was ready"))
+        }
+    };
+    let ended = match started {
+        Err(failure) => Err(failure),
+        Ok(()) => loop {
+            tokio::select! {
+                ending = hook.ended() => break Ok(ending),
+                // One that would be started again is ended by the release.
+                (name, ends) = signals.next() => match ends && !ends_with_the_command {
+                    true => break Ok(Ending::Exited(0)),
+                    false => hook.signal(name),
+                },
+            }
+        },
+    };
+    shutdown.cancel();
+    let _ = running.await;
+    hook.release(Instant::now() + settings.agent.drain_timeout).await;
+    give_back(&resolver).await;
+    ended
+}
+
+/// The code of a shell for a command that cannot be run, if this error says that.
+fn unrunnable(error: &(dyn StdError + 'static)) -> Exit {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::NotFound) => return Exit::NO_COMMAND,
+            Some(io::ErrorKind::PermissionDenied) => return Exit::CANNOT_RUN,
+            _ => cause = error.source(),
+        }
+    }
+    Exit::FAILED
+}
+
+/// What is passed on to a command that is looked after.
+const FORWARDED: [(&str, bool); 7] = [
+    ("TERM", true),
+    ("INT", true),
+    ("QUIT", true),
+    ("HUP", false),
+    ("USR1", false),
+    ("USR2", false),
+    ("WINCH", false),
+];
+
+/// The signals that come for the command, each with whether it is to end it.
+struct Signals(Vec<(SignalName, bool, Signal)>);
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let failed = |error| Failure::new(Exit::FAILED, error);
+        let one = |(name, ends): (&str, bool)| {
+            let name = SignalName::from_str(name)?;
+            let stream = signal(SignalKind::from_raw(name.number())).map_err(failed)?;
+            Ok((name, ends, stream))
+        };
+        Ok(Self(FORWARDED.into_iter().map(one).collect::<Result<_>>()?))
+    }
+
+    /// The next one. It may be dropped at any time.
+    async fn next(&mut self) -> (SignalName, bool) {
+        poll_fn(|context| {
+            for (name, ends, stream) in &mut self.0 {
+                if stream.poll_recv(context) == Poll::Ready(Some(())) {
+                    return Poll::Ready((*name, *ends));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The next one that is to end the command.
+    async fn next_end(&mut self) -> SignalName {
+        loop {
+            if let (name, true) = self.next().await {
+                return name;
+            }
+        }
+    }
+}
