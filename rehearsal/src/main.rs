@@ -13,6 +13,8 @@ mod service;
 mod load;
 mod upstream;
 mod http_scenario;
+mod program;
+mod process_scenario;
 #[cfg(feature = "postgres")]
 mod database;
 #[cfg(feature = "postgres")]
@@ -63,6 +65,8 @@ struct Args {
 enum Scenario {
     /// A bearer token of an HTTP client.
     Http,
+    /// A token in the environment of a server in Python, which is replaced while it serves.
+    Process,
     /// Two login roles of PostgreSQL, under pools of sqlx and deadpool.
     Postgres,
     /// Logins to PostgreSQL that OpenBao leases for four seconds, under the same pools.
@@ -83,6 +87,7 @@ impl Args {
     fn plan(&self) -> Plan {
         let (rotations, requests) = match self.scenario {
             Scenario::Http => (60, 120_000),
+            Scenario::Process => (50, 50_000),
             Scenario::Postgres => (24, 24_000),
             Scenario::PostgresVault => (20, 20_000),
             Scenario::Tls => (50, 20_000),
@@ -104,6 +109,8 @@ async fn main() -> ExitCode {
     let outcome = match (args.scenario, args.naive) {
         (Scenario::Http, false) => http_scenario::rotate(plan).await,
         (Scenario::Http, true) => http_scenario::naive(plan).await,
+        (Scenario::Process, false) => process_scenario::rotate(plan).await,
+        (Scenario::Process, true) => process_scenario::naive(plan).await,
         #[cfg(feature = "postgres")]
         (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
         #[cfg(feature = "postgres")]

@@ -63,6 +63,14 @@ impl Upstream {
         self.credentials.set(token, State::Revoked);
     }
 
+    /// Counts a use that somebody tells of, like one that was made here.
+    pub(crate) fn used(&self, token: &str) -> Result<(), String> {
+        match self.credentials.check(Some(format!("Bearer {token}").as_bytes())) {
+            StatusCode::OK => Ok(()),
+            status => Err(format!("the token is not accepted: {status}")),
+        }
+    }
+
     /// Uses of credentials after they were replaced (revoked or not), and after they were revoked.
     pub(crate) fn old_uses(&self) -> (u64, u64) {
         let revoked = self.credentials.uses_after_revoke.load(Ordering::SeqCst);
