@@ -17,5 +17,6 @@ pub mod children;
 pub mod calls;
 pub mod failures;
 pub mod large;
+pub mod program;
 pub mod resident;
 pub mod swaps;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use oneiric_bench::report::Report;
 use oneiric_bench::variant::{self, exists};
 use oneiric_bench::workload::{ENTRIES, Order};
-use oneiric_bench::{calls, children, failures, hits, large, resident, swaps};
+use oneiric_bench::{calls, children, failures, hits, large, program, resident, swaps};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,8 +29,17 @@ fn main() -> ExitCode {
 }
 
 /// What is measured, one part after the other.
-const PARTS: [&str; 8] =
-    ["hits", "instructions", "allocations", "calls", "failures", "swaps", "large", "resident"];
+const PARTS: [&str; 9] = [
+    "hits",
+    "instructions",
+    "allocations",
+    "calls",
+    "failures",
+    "swaps",
+    "large",
+    "resident",
+    "program",
+];
 
 struct Options {
     json: Option<String>,
@@ -89,6 +98,7 @@ fn run(options: &Options) -> Result<(), String> {
             "swaps" => report.add(swaps::figures(pick(1, 5), pick(50, 200))),
             "large" => report.add(large::figures(pick(21, 101), large::MANY)),
             "resident" => report.add(children::bytes_per_entry(large::MANY)?),
+            "program" => report.add(program::figures(pick(3, 11))?),
             _ => return Err(format!("the part `{part}` is not measured")),
         }
         eprintln!("measured {part} in {:.0} s", start.elapsed().as_secs_f64());
