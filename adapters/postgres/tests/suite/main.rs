@@ -180,8 +180,8 @@ impl<K: Kind> AdapterInUse for InUse<K> {
         if manner == Manner::Stubborn && !K::HOLDS_ON {
             return Err("its connection is ended whatever a user does".into());
         }
-        let mut lease = acquire(&self.managed()).await.map_err(|error| format!("{error:?}"))?;
-        number::<K>(&mut lease).await?;
+        let mut lease = acquire(&self.managed()).await.expect("the server is in order");
+        number::<K>(&mut lease).await.expect("the server is in order");
         let (finish, finished) = oneshot::channel();
         let work = tokio::spawn(async move {
             let cut_off = lease.cut_off();
