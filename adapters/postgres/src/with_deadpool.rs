@@ -188,8 +188,7 @@ async fn build(
     login.user(text(secrets, &config.user)?).password(text(secrets, &config.password)?);
     let mut options = config.pool;
     let within = *options.timeouts.create.get_or_insert(CREATE);
-    let unpooled = (config.connector)(Arc::default());
-    timeout(within, prove(&*unpooled, &login, config.proof))
+    timeout(within, prove(&config.connector, &login, config.proof))
         .await
         .map_err(|_| no_answer())?
         .map_err(|error| Trouble::from(&error).of_proof())?;
@@ -210,16 +209,27 @@ async fn build(
 }
 
 async fn prove(
-    connect: &dyn Connect,
+    connector: &Connector,
     login: &Config,
     statement: &str,
 ) -> Result<(), tokio_postgres::Error> {
-    let (client, session) = connect.connect(login).await?;
-    client.batch_execute(statement).await?;
+    let fresh = GivenUp(Arc::default());
+    let (client, session) = connector(Arc::clone(&fresh.0)).connect(login).await?;
+    let proven = client.batch_execute(statement).await;
     // It has served its purpose; how it ends proves nothing.
     drop(client);
     let _ = session.await;
-    Ok(())
+    proven
+}
+
+/// Cuts a proof that nobody waits for any more: its statement may wait for a lock, and would go on
+/// at the server for as long.
+struct GivenUp(Arc<Sessions>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.cut.send_replace(true);
+    }
 }
 
 impl Pool for PgDeadpool {

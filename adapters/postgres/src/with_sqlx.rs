@@ -45,7 +45,9 @@ const STEPS: usize = 128;
 /// A connection that somebody uses. Long work ends early if it listens to
 /// [`cut_off`](oneiric_core::ManagedGuard::cut_off) or to [`PgPool::close_event`]. What does not is
 /// *leaked*; `pg_terminate_backend` ends it from the server's side. A connection that was
-/// [detached](sqlx::pool::PoolConnection::detach) is out of the pool's sight.
+/// [detached](sqlx::pool::PoolConnection::detach) is out of the pool's sight. A proof that is given
+/// up has hung up, but the server notices only when its statement is over: where that may wait for a
+/// lock, give the role a `statement_timeout`.
 ///
 /// Encrypted connections need one of sqlx's `tls-…` features in your own `Cargo.toml`.
 #[must_use]

@@ -5,6 +5,7 @@
 mod kinds;
 mod server;
 mod rotations;
+mod proofs;
 mod drains;
 mod reconnects;
 mod refusals;
