@@ -45,9 +45,9 @@ pub trait Pool: Clone + Send + Sync + 'static {
 /// Takes a connection of the generation that serves.
 ///
 /// Where the server does not accept its login, which a pool meets when it connects anew, that is
-/// [reported](ManagedGuard::report_refused), so that the store is asked for a newer one. If the
-/// generation ends while its pool is waited for, the connection is one of the next: nothing was
-/// done with the old one yet.
+/// [reported](ManagedGuard::report_refused), so that the store is asked for a newer one. If a newer
+/// generation serves while the pool of the old one is waited for, the connection is one of the
+/// newer: nothing was done with the old one yet.
 ///
 /// # Errors
 /// Those of the pool.
@@ -61,11 +61,20 @@ pub fn acquire<P: Pooled>(
     let (pool, mut guard) = (pool.clone(), pool.load());
     async move {
         loop {
-            let error = match guard.connection().await {
+            let taken = tokio::select! {
+                biased;
+                taken = guard.connection() => taken.map_err(Some),
+                () = async { guard.retired().await } => Err(None),
+            };
+            let error = match taken {
                 Ok(connection) => return Ok(Lease { connection, guard }),
                 Err(error) => error,
             };
             let now = pool.load();
+            let Some(error) = error else {
+                guard = now;
+                continue;
+            };
             let is_refusal = P::is_refusal(&error);
             if now.generation() == guard.generation() {
                 if is_refusal {

@@ -20,6 +20,7 @@ crate::with_both_pools!(
     a_user_that_ends_when_cut_off_was_forced,
     the_next_pool_is_warm_and_the_old_one_is_closed_at_a_pace,
     who_waits_for_a_pool_that_ends_gets_a_connection_of_the_next,
+    who_waits_for_a_pool_that_is_in_use_gets_a_connection_of_the_next,
 );
 
 async fn a_connection_that_outlives_its_guard_is_waited_for<K: Kind>() {
@@ -143,12 +144,36 @@ async fn who_waits_for_a_pool_that_ends_gets_a_connection_of_the_next<K: Kind>()
     for _ in 0..SIZE {
         all.push(managed.load().connection().await.unwrap());
     }
-    let waiting = managed.clone();
+    let (waiting, old) = (managed.clone(), managed.load().clone());
     let waits = tokio::spawn(async move { acquire(&waiting).await.map(|of| of.generation()) });
+    // It comes to ask when the pool has ended.
+    let late = acquire(&managed);
     sleep(SHORT).await;
     let drain = hook.prepare(&login("app_b", "b")).await.unwrap().commit();
     let drain = tokio::spawn(drain.drain(Instant::now() + SHORT));
     assert_eq!(timeout(LONG, waits).await.unwrap().unwrap().unwrap(), 2);
+    while !old.is_stopped() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(late.await.unwrap().generation(), 2);
     drop(all);
     drain.await.unwrap();
+}
+
+async fn who_waits_for_a_pool_that_is_in_use_gets_a_connection_of_the_next<K: Kind>() {
+    let Some(server) = with_roles() else { return };
+    let hook = K::hook(Make { patience: 3 * LONG, ..Make::at(server.port()) });
+    let managed = first(&hook, "app_a", "a").await;
+    let mut all = Vec::new();
+    for _ in 0..SIZE {
+        all.push(acquire(&managed).await.unwrap());
+    }
+    let waiting = managed.clone();
+    let waits = tokio::spawn(async move { acquire(&waiting).await.map(|of| of.generation()) });
+    sleep(SHORT).await;
+    assert!(!waits.is_finished(), "every connection is in use");
+    // Nobody drains the old one, and none of its connections comes back.
+    let _retired = hook.prepare(&login("app_b", "b")).await.unwrap().commit();
+    assert_eq!(timeout(LONG, waits).await.unwrap().unwrap().unwrap(), 2);
+    assert!(all.iter().all(|of| of.generation() == 1));
 }
