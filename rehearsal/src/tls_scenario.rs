@@ -101,9 +101,7 @@ async fn adapter(
     let hook = TlsServer::new(identity)
         .read_back(address.to_string(), name)
         .into_hook("listener".parse().expect("it is a valid adapter id"));
-    let hook = Arc::new(hook);
-    service.runtime.register(Arc::clone(&hook) as _).await.map_err(|error| error.chain())?;
-    Ok(hook.managed().expect("a registered hook has a first generation"))
+    service.runtime.manage(hook).await.map_err(|error| error.chain())
 }
 
 /// Of four clients two connect for each request, of which one resumes its sessions; one connects

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use oneiric_core::{
-    AdapterId, DrainOutcome, DrainReport, HookError, LifecycleHook, Managed, ManagedHook, Prepared,
-    RefusalStream, Retired, SecretRef, SecretSet,
+    AdapterId, DrainOutcome, DrainReport, HookError, LifecycleHook, Managed, ManagedAdapter,
+    ManagedHook, Prepared, RefusalStream, Retired, SecretRef, SecretSet,
 };
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -43,7 +43,7 @@ impl<T> Clone for Facts<T> {
 
 impl<T> Copy for Facts<T> {}
 
-/// The [`LifecycleHook`] of TLS. Register it with the runtime, then take its
+/// The [`LifecycleHook`] of TLS. `Runtime::manage` takes it, and hands out its
 /// [reader](Self::managed).
 ///
 /// # Drain
@@ -127,6 +127,14 @@ impl<T: Send + Sync + 'static> LifecycleHook for TlsHook<T> {
 
     async fn release(&self, deadline: Instant) {
         self.hook.release(deadline).await;
+    }
+}
+
+impl<T: Send + Sync + 'static> ManagedAdapter for TlsHook<T> {
+    type Value = T;
+
+    fn managed(&self) -> Option<Managed<T>> {
+        self.managed()
     }
 }
 
