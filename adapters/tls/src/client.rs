@@ -155,11 +155,13 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// Makes the handshake, as a client of the server of this name, on an open stream.
+    /// Makes the handshake, as a client of the server of this name, on an open stream. One that is
+    /// not over is cut off at the drain deadline of its generation.
     ///
     /// # Errors
-    /// Those of the connection and of the handshake. A server that does not accept the client's
-    /// certificate may say so only at the first read: see
+    /// Those of the connection and of the handshake, and
+    /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) at that deadline. A server that does
+    /// not accept the client's certificate may say so only at the first read: see
     /// [`report_refused`](oneiric_core::ManagedGuard::report_refused).
     ///
     /// # Cancellation
@@ -173,8 +175,8 @@ impl ClientTls {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let guard = tls.load();
-        let stream = TlsConnector::from(Arc::clone(&guard.config)).connect(name, stream).await?;
-        Ok(Connection::new(stream, guard))
+        let handshake = TlsConnector::from(Arc::clone(&guard.config)).connect(name, stream);
+        Connection::make(guard, handshake).await
     }
 
     /// The configuration, for clients that make handshakes themselves. Take it anew for each

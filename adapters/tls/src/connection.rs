@@ -1,6 +1,7 @@
 //! A connection together with the generation that it was made under.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,8 +21,19 @@ pub struct Connection<S, T> {
 }
 
 impl<S, T> Connection<S, T> {
-    pub(crate) fn new(stream: S, guard: ManagedGuard<T>) -> Self {
-        Self { stream, guard }
+    /// Makes the handshake under this generation, unless that is cut off before it is over.
+    pub(crate) async fn make(
+        guard: ManagedGuard<T>,
+        handshake: impl Future<Output = io::Result<S>>,
+    ) -> io::Result<Self> {
+        tokio::select! {
+            biased;
+            stream = handshake => Ok(Self { stream: stream?, guard }),
+            () = guard.cut_off() => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the handshake was not over when the time of its certificate was",
+            )),
+        }
     }
 
     /// The generation.

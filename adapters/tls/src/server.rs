@@ -319,10 +319,12 @@ pub struct ServerTls {
 impl ServerTls {
     /// Makes the handshake on a connection that was accepted. The generation is chosen when the
     /// client has said hello: a connection that was opened before a rotation, and is used after it,
-    /// gets the new certificate. Bound it in time: a client may be silent.
+    /// gets the new certificate. Bound it in time: a client may be silent. One that falls silent
+    /// after its hello is cut off at the drain deadline of its generation.
     ///
     /// # Errors
-    /// Those of the connection and of the handshake.
+    /// Those of the connection and of the handshake, and
+    /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) at that deadline.
     ///
     /// # Cancellation
     /// Dropping the future closes the connection.
@@ -335,8 +337,8 @@ impl ServerTls {
     {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let guard = tls.load();
-        let stream = hello.into_stream(Arc::clone(&guard.config)).await?;
-        Ok(Connection::new(stream, guard))
+        let handshake = hello.into_stream(Arc::clone(&guard.config));
+        Connection::make(guard, handshake).await
     }
 
     /// The configuration, for servers that make handshakes themselves. Whoever makes one with it

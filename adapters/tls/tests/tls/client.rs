@@ -1,5 +1,6 @@
 //! Clients with certificates, and those who verify them.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use oneiric_adapter_tls::{ClientTls, Identity, ServerTls, TlsClient, TlsHook, TlsServer};
 use oneiric_core::{DrainReport, LifecycleHook, Managed, SecretRef, SecretSet};
 use rustls::HandshakeKind;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::authority::{Authority, Issued};
@@ -166,4 +168,22 @@ async fn an_authority_is_replaced_by_overlap_and_not_before_every_verifier_knows
     seen.lock().unwrap().clear();
     connect(&tls, address).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [Some(new.leaf)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_is_not_answered_is_cut_off_at_the_deadline() {
+    let (authority, clients) = (Authority::new("root"), Authority::new("clients"));
+    let hook = client(None);
+    commit(&hook, &client_set(&authority.pem(), &clients.client("old"))).await;
+    let tls = hook.managed().unwrap();
+    let (near, mut far) = tokio::io::duplex(16 * 1024);
+    let connecting =
+        tokio::spawn(async move { ClientTls::connect(&tls, near, name(NAME)).await.map(drop) });
+    // It has said hello, and nobody answers.
+    far.read_u8().await.unwrap();
+
+    let next = client_set(&authority.pem(), &clients.client("new"));
+    let report = rotate(&hook, &next, Duration::from_millis(100)).await;
+    assert_eq!(report, DrainReport::forced(1));
+    assert_eq!(connecting.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionAborted);
 }

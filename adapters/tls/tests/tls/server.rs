@@ -1,9 +1,12 @@
 //! What clients notice of a rotation, and how old connections end.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use oneiric_adapter_tls::{Identity, ServerTls, TlsHook, TlsServer};
 use oneiric_core::{DrainOutcome, DrainReport, LifecycleHook, SecretSet};
+use rustls::ClientConnection;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -141,4 +144,26 @@ async fn a_server_with_one_configuration_follows_the_certificate() {
     assert_eq!(presented().await, old.leaf);
     assert_eq!(rotate(&hook, &secrets(&new), Duration::ZERO).await, DrainReport::drained());
     assert_eq!(presented().await, new.leaf);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_does_not_end_is_cut_off_at_the_deadline() {
+    let authority = Authority::new("root");
+    let hook = hook();
+    commit(&hook, &secrets(&authority.server(NAME))).await;
+    let (mut silent, far) = tokio::io::duplex(16 * 1024);
+    let managed = hook.managed().unwrap();
+    let accepting = tokio::spawn(async move { ServerTls::accept(&managed, far).await.map(drop) });
+    // It says hello, is answered, and says nothing more.
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(client(authority.roots()), name(NAME)).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    silent.write_all(&hello).await.unwrap();
+    silent.read_u8().await.unwrap();
+
+    let next = secrets(&authority.server(NAME));
+    let report = rotate(&hook, &next, Duration::from_millis(100)).await;
+    assert_eq!(report, DrainReport::forced(1));
+    assert_eq!(accepting.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    silent.read_to_end(&mut Vec::new()).await.expect("the connection is closed");
 }
