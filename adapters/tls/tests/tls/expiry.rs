@@ -2,16 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
+use oneiric_adapter_tls::{Identity, TlsServer};
 use oneiric_core::telemetry::metric::SECONDS_TO_EXPIRY;
 use opentelemetry::{Value, global};
 use opentelemetry_sdk::metrics::data::{
     AggregatedMetrics, MetricData, ResourceMetrics, ScopeMetrics,
 };
 use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
+use tokio::time::{Instant, sleep};
 
 use crate::authority::{Authority, DAY, Issued, Wish};
-use crate::parts::{NAME, commit, rotate};
-use crate::served::{hook, listener, loaded_once, secrets, serve_what_was_loaded};
+use crate::parts::{NAME, commit, name, reference, rotate};
+use crate::served::{PEM, listener as bound, loaded_once, secrets, serve_what_was_loaded};
 
 /// No other adapter of this process has it.
 const ID: &str = "expiry";
@@ -51,18 +53,30 @@ async fn the_time_left_is_that_of_what_is_presented() {
     };
     let (old, new) = (lasting(3), lasting(90));
 
-    let (listener, address) = listener().await;
+    let (listener, address) = bound().await;
     let loaded = serve_what_was_loaded(listener, &old);
-    let hook = hook(ID, &address);
+    let (listener, other_address) = bound().await;
+    let other = serve_what_was_loaded(listener, &lasting(5));
+    let hook = TlsServer::new(Identity::bundle(reference(PEM)))
+        .read_back(other_address, name(NAME))
+        .read_back(address, name(NAME))
+        .into_hook(ID.parse().unwrap());
     assert_eq!(exported(&provider, &exporter), None);
     commit(&hook, &secrets(&old)).await;
     assert_eq!(exported(&provider, &exporter), Some(3.0));
 
-    // The new one is stored and committed, and the old one is presented.
+    // The new one is stored and committed, and others are presented: that which ends first counts.
     let mut report = rotate(&hook, &secrets(&new), Duration::ZERO).await;
     assert_eq!(exported(&provider, &exporter), Some(3.0));
+    let later = tokio::spawn(report.take_later().unwrap());
     *loaded.write().unwrap() = loaded_once(&new);
-    report.take_later().unwrap().await;
+    let late = Instant::now() + Duration::from_secs(20);
+    while exported(&provider, &exporter) != Some(5.0) {
+        assert!(Instant::now() < late, "{:?}", exported(&provider, &exporter));
+        sleep(Duration::from_millis(5)).await;
+    }
+    *other.write().unwrap() = loaded_once(&new);
+    later.await.unwrap();
     assert_eq!(exported(&provider, &exporter), Some(90.0));
 
     drop(hook);

@@ -1,5 +1,6 @@
 //! E7: what is stored is not what is served until a handshake has shown it.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authority::{Authority, Issued};
 use crate::parts::{Manners, NAME, Seen, commit, name, reference, rotate, serve, set};
 
-const PEM: &str = "files:tls.pem";
+pub(crate) const PEM: &str = "files:tls.pem";
 
 pub(crate) fn secrets(issued: &Issued) -> SecretSet {
     set(&[(PEM, &issued.bundle())])
@@ -27,7 +28,7 @@ pub(crate) async fn listener() -> (TcpListener, String) {
     (listener, address)
 }
 
-pub(crate) fn hook(id: &str, address: &str) -> TlsHook<ServerTls> {
+fn hook(id: &str, address: &str) -> TlsHook<ServerTls> {
     TlsServer::new(Identity::bundle(reference(PEM)))
         .read_back(address, name(NAME))
         .into_hook(id.parse().unwrap())
@@ -123,4 +124,73 @@ async fn a_listener_that_cannot_be_asked_is_not_called_done() {
     assert!(error.contains("could not be asked"), "{error}");
     // A prepare that is given up is nobody's business.
     assert!(hook.prepare(&secrets(&authority.server(NAME))).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_listeners_are_asked_side_by_side_and_each_counts() {
+    let authority = Authority::new("root");
+    let (old, new) = (authority.server(NAME), authority.server(NAME));
+    let (mut configs, mut addresses) = (Vec::new(), Vec::new());
+    let mut server = TlsServer::new(Identity::bundle(reference(PEM)));
+    for _ in 0..3 {
+        let (listener, address) = listener().await;
+        configs.push(serve_what_was_loaded(listener, &old));
+        server = server.read_back(&address, name(NAME));
+        addresses.push(address);
+    }
+    let hook = server.into_hook("tls".parse().unwrap());
+    commit(&hook, &secrets(&old)).await;
+    let mut report = rotate(&hook, &secrets(&new), Duration::ZERO).await;
+    assert_eq!((report.outcome, report.in_flight), (DrainOutcome::Leaked, 3), "{report:?}");
+    let error = report.error.clone().unwrap();
+    assert!(addresses.iter().all(|address| error.contains(address)), "{error}");
+
+    // Whichever is restarted first, it is over after the last.
+    let mut later = tokio::spawn(report.take_later().unwrap());
+    for config in configs.iter().rev() {
+        assert!(!later.is_finished());
+        *config.write().unwrap() = loaded_once(&new);
+    }
+    timeout(Duration::from_secs(20), &mut later).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_does_not_follow_is_asked_at_growing_pauses() {
+    let authority = Authority::new("root");
+    let (listener, address) = listener().await;
+    let asked = Arc::<AtomicU32>::default();
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        // It hangs up on whoever asks.
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let hook = hook("tls", &address);
+    commit(&hook, &secrets(&authority.server(NAME))).await;
+    rotate(&hook, &secrets(&authority.server(NAME)), Duration::from_millis(1500)).await;
+    // At 0, 20, 60, 140, 300, 620, 1260 and 1500 ms.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((2..=8).contains(&asked), "it was asked {asked} times");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_newer_commit_that_one_asks_for_all_before() {
+    let authority = Authority::new("root");
+    let (old, newest) = (authority.server(NAME), authority.server(NAME));
+    let (listener, address) = listener().await;
+    let config = serve_what_was_loaded(listener, &old);
+    let hook = hook("tls", &address);
+    commit(&hook, &secrets(&old)).await;
+    let mut first = rotate(&hook, &secrets(&authority.server(NAME)), Duration::ZERO).await;
+    let first = tokio::spawn(first.take_later().unwrap());
+    let mut second = rotate(&hook, &secrets(&newest), Duration::ZERO).await;
+    assert_eq!(second.outcome, DrainOutcome::Leaked);
+
+    // What the first is about is not over, and it does not ask any more.
+    *config.write().unwrap() = loaded_once(&newest);
+    sleep(Duration::from_secs(2)).await;
+    assert!(!first.is_finished(), "it asks beside the newer one");
+    second.take_later().unwrap().await;
+    timeout(Duration::from_secs(20), first).await.unwrap().unwrap();
 }
