@@ -197,10 +197,9 @@ where
 
 /// Whether the one who was asked does not accept the credential.
 fn refuses(answer: &impl IncomingResponse, asked: Option<&str>) -> bool {
-    let answered = answer.origin();
-    let is_theirs =
-        asked.zip(answered.as_deref()).is_none_or(|(asked, answered)| asked == answered);
-    is_theirs && is_refusal(answer.status(), answer.headers())
+    // Most answers are none, and need not say whose they are.
+    is_refusal(answer.status(), answer.headers())
+        && asked.is_none_or(|asked| answer.origin().is_none_or(|answered| answered == asked))
 }
 
 impl<S, R> Layer<S> for CredentialLayer<R> {

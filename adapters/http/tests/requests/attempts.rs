@@ -1,18 +1,22 @@
 //! When a request is sent once more, and when it is not.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::iter;
 use http::header::AUTHORIZATION;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, StreamBody};
-use oneiric_adapter_http::CredentialLayer;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use oneiric_adapter_http::{CredentialLayer, IncomingResponse, OutgoingRequest};
+use oneiric_core::ManagedGuard;
 use oneiric_testkit::scan_for_canary;
 use tokio::time::{Instant, sleep};
+use tower::service_fn;
 
 use crate::support::{Api, Credential, SECOND, answer, order};
 
@@ -115,6 +119,61 @@ async fn what_says_nothing_of_the_credential_is_not_repeated() {
         let got = client.send(order()).await.map(|answer| answer.status());
         assert_eq!(got, said.map(|answer| answer.status()));
         assert_eq!((api.tokens(), credential.was_reported()), (vec!["t1".to_owned()], false));
+    }
+}
+
+/// An answer that counts how often it is asked whose it is.
+struct Signed(Response<Full<Bytes>>, Arc<AtomicU32>);
+
+impl IncomingResponse for Signed {
+    type Held = StatusCode;
+
+    fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.0.headers()
+    }
+
+    fn origin(&self) -> Option<String> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Some("https://elsewhere.internal".to_owned())
+    }
+
+    fn hold<T: Send + Sync + 'static>(self, _: ManagedGuard<T>) -> StatusCode {
+        self.status()
+    }
+}
+
+/// A request that says whom it asks.
+struct Addressed(HeaderMap);
+
+impl OutgoingRequest for Addressed {
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.0
+    }
+
+    fn origin(&self) -> Option<String> {
+        Some("https://api.internal".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_asked_whose_it_is_only_where_it_refuses() {
+    let credential = Credential::of("t1").await;
+    for (status, times) in [(200, 0), (403, 0), (500, 0), (401, 1)] {
+        let asked = Arc::<AtomicU32>::default();
+        let counted = Arc::clone(&asked);
+        let client = service_fn(move |_: Addressed| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = Signed(answer(status, "Bearer"), Arc::clone(&counted));
+            async move { Ok::<_, String>(answer) }
+        });
+        let layer = CredentialLayer::with_replay(credential.managed(), |_: &Addressed| None);
+        let got = layer.over(client).send(Addressed(HeaderMap::new())).await.unwrap();
+        assert_eq!((got.as_u16(), asked.load(Ordering::Relaxed)), (status, times));
+        assert!(!credential.was_reported(), "it is the answer of somebody else");
     }
 }
 
