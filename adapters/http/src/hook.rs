@@ -35,7 +35,8 @@ impl HttpCredential {
     }
 
     /// `<name>: <value>`, such as `X-Api-Key`: no control characters, and no space at the ends,
-    /// since it would not arrive.
+    /// since it would not arrive. A client that follows redirects takes it along to other hosts,
+    /// where it would leave `Authorization` out.
     pub fn named(id: AdapterId, name: HeaderName, value: SecretRef) -> ManagedHook<Self> {
         managed(id, [value.clone()], move |secrets| {
             let bytes = part(secrets, &value, |byte| !byte.is_ascii_control())?;

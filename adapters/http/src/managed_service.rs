@@ -15,7 +15,8 @@ use crate::service::Answering;
 ///
 /// Each call takes the generation that serves, and holds it until the body of the answer was read
 /// to its end or dropped. It waits for a place in the client, if that is busy, within the call:
-/// the service itself is always ready. A call that is dropped lets go of its generation.
+/// the service itself is always ready. A call that is dropped lets go of its generation. At the drain
+/// deadline a body ends with an error, and a call whose answer has not begun goes on.
 ///
 /// It looks at no answer. Who is told that a credential was refused reports it:
 /// `managed.load().report_refused()`.

@@ -67,6 +67,11 @@ type Replay<R> = dyn Fn(&R) -> Option<R> + Send + Sync;
 /// }
 /// ```
 ///
+/// # At the drain deadline
+/// A body that is being read ends with an error: see [`HeldBody`](crate::HeldBody). A request whose
+/// answer has not begun is not cut off, since the errors of your client are its own: it is *leaked*,
+/// and counted, until its answer comes. Give the client a time limit that is shorter than the drain.
+///
 /// # Cancellation
 /// A call that is dropped lets go of its generation. Nothing goes on without it.
 pub struct CredentialLayer<R> {

@@ -1,18 +1,20 @@
 //! How long a generation is in use.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::iter;
+use futures_util::stream::{iter, pending};
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Request, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use oneiric_adapter_http::HeldBody;
 use oneiric_core::DrainReport;
 use oneiric_testkit::poll_at_most;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower::service_fn;
 
 use crate::support::{Api, Credential, SECOND, order};
@@ -64,6 +66,38 @@ async fn a_body_that_fails_or_is_dropped_is_not_in_use() {
     let (body, draining) = streamed(vec![Ok("a")]).await;
     drop(body);
     assert_eq!(draining.now_or_never(), Some(DrainReport::drained()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_still_read_at_the_deadline_ends_with_an_error() {
+    let credential = Credential::of("t1").await;
+    let dropped = Arc::<AtomicBool>::default();
+    let server = Arc::clone(&dropped);
+    let client = service_fn(move |_: Request<Full<Bytes>>| {
+        // One part, and nothing more.
+        let parts = iter([Ok::<_, String>(Frame::data(Bytes::from("a")))]);
+        let held = SetsOnDrop(Arc::clone(&server));
+        let parts = parts.chain(pending()).inspect(move |_| _ = &held);
+        async move { Ok::<_, String>(Response::new(StreamBody::new(parts))) }
+    });
+    let answer = credential.layer().over(client).send(order()).await.unwrap();
+    let mut body = answer.into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    let draining = tokio::spawn(draining(&credential).await);
+    let frame = timeout(Duration::from_secs(3600), body.frame()).await;
+    let error = frame.expect("it goes on").unwrap().unwrap_err();
+    assert!(error.to_string().contains("not read to its end"), "{error}");
+    assert!(dropped.load(Ordering::Relaxed), "its connection is not closed");
+    assert_eq!(draining.await.unwrap(), DrainReport::forced(1));
+    assert!(body.is_end_stream() && body.frame().await.is_none(), "an end stays an end");
+}
+
+struct SetsOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetsOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[tokio::test(start_paused = true)]
