@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::Plan;
 use crate::load::{Counts, Load};
 use crate::operator::{Operator, new_credential, put};
-use crate::report::{Report, Spread, seconds};
+use crate::report::Report;
 use crate::service::Service;
 use crate::trials::{Trial, Trials};
 use crate::upstream::{Connection, Upstream};
@@ -55,24 +55,10 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
 
     let trials = trials(&operator, &upstream, &managed, &serving).await?;
 
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     service.stop().await?;
-    let (after_commit, after_revoke) = upstream.old_uses();
-    let (swap_ms, drain_ms, command_ms) = operator.times();
-    Ok(Report {
-        scenario: "http",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: after_revoke,
-        old_credential_uses_after_commit: after_commit,
-        swap_ms,
-        drain_ms,
-        command_ms,
-        trials,
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report = Report::of("http", plan, started, loaded);
+    Ok(report.old_uses(upstream.old_uses()).times(operator.times()).trials(trials))
 }
 
 /// Rotations that must not succeed.
@@ -161,22 +147,9 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         serving = next;
     }
 
-    let (requests, failed, failures) = load.stop().await?;
-    let (after_commit, after_revoke) = upstream.old_uses();
-    Ok(Report {
-        scenario: "http, a plain cache with a time to live",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: after_revoke,
-        old_credential_uses_after_commit: after_commit,
-        swap_ms: Spread::default(),
-        drain_ms: Spread::default(),
-        command_ms: Spread::default(),
-        trials: Vec::new(),
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let loaded = load.stop().await?;
+    let report = Report::of("http, a plain cache with a time to live", plan, started, loaded);
+    Ok(report.old_uses(upstream.old_uses()))
 }
 
 async fn naive_client(counts: Arc<Counts>, cache: Arc<TtlCache>, upstream: SocketAddr) {

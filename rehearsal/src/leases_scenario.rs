@@ -21,7 +21,7 @@ use crate::load::Load;
 use crate::operator::{Attempt, Operator};
 use crate::pools::{Keep, Pools};
 use crate::postgres_naive::{Plain, client};
-use crate::report::{Report, Spread, seconds};
+use crate::report::Report;
 use crate::service::Service;
 use crate::trials::{Trial, judge};
 
@@ -64,22 +64,10 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
         trials.push(trial);
     }
 
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     service.stop().await?;
-    Ok(Report {
-        scenario: "postgres-vault",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: old_uses,
-        old_credential_uses_after_commit: old_uses,
-        swap_ms: Spread::default(),
-        drain_ms: Spread::default(),
-        command_ms: Spread::default(),
-        trials,
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report = Report::of("postgres-vault", plan, started, loaded);
+    Ok(report.old_uses((old_uses, old_uses)).trials(trials))
 }
 
 fn service(leases: &Leases) -> Result<Service, String> {
@@ -198,20 +186,9 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         plain.notice(&database, &user, &password);
         load.reach(plan.requests * u64::from(round) / u64::from(plan.rotations)).await?;
     }
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     plain.close().await;
-    Ok(Report {
-        scenario: "postgres-vault, plain pools with a cached lease",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: old_uses,
-        old_credential_uses_after_commit: old_uses,
-        swap_ms: Spread::default(),
-        drain_ms: Spread::default(),
-        command_ms: Spread::default(),
-        trials: Vec::new(),
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report =
+        Report::of("postgres-vault, plain pools with a cached lease", plan, started, loaded);
+    Ok(report.old_uses((old_uses, old_uses)))
 }

@@ -18,7 +18,7 @@ use crate::Plan;
 use crate::database::{Database, QUERY, ROLES};
 use crate::load::{Counts, Load};
 use crate::pools::{SIZE, config, greeted, of_deadpool, said};
-use crate::report::{Report, Spread, seconds};
+use crate::report::Report;
 
 /// How long a connection of a plain pool lives. Pools that are in wide use say 30 minutes; nobody
 /// wants to wait that long to see it fail.
@@ -127,22 +127,10 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         serving = next.to_owned();
     }
 
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     plain.close().await;
-    Ok(Report {
-        scenario: "postgres, plain pools with a cached login",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: old_uses,
-        old_credential_uses_after_commit: old_uses,
-        swap_ms: Spread::default(),
-        drain_ms: Spread::default(),
-        command_ms: Spread::default(),
-        trials: Vec::new(),
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report = Report::of("postgres, plain pools with a cached login", plan, started, loaded);
+    Ok(report.old_uses((old_uses, old_uses)))
 }
 
 pub(crate) async fn client(counts: Arc<Counts>, plain: Plain, sqlx: bool) {

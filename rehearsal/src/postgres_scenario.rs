@@ -9,7 +9,7 @@ use crate::Plan;
 use crate::database::{Database, ROLES};
 use crate::operator::{Operator, new_credential};
 use crate::pools::{Keep, Pools};
-use crate::report::{Report, seconds};
+use crate::report::Report;
 use crate::service::Service;
 use crate::trials::{Trial, Trials};
 
@@ -37,24 +37,11 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
     }
     let trials = trials(&mut roles, &pools).await?;
 
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     let Roles { operator, old_uses, .. } = roles;
     service.stop().await?;
-    let (swap_ms, drain_ms, command_ms) = operator.times();
-    Ok(Report {
-        scenario: "postgres",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: old_uses,
-        old_credential_uses_after_commit: old_uses,
-        swap_ms,
-        drain_ms,
-        command_ms,
-        trials,
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report = Report::of("postgres", plan, started, loaded);
+    Ok(report.old_uses((old_uses, old_uses)).times(operator.times()).trials(trials))
 }
 
 /// Which role serves, and who changes that.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
+use crate::Plan;
 use crate::trials::Trial;
 
 /// The counts and times of one rehearsal.
@@ -53,6 +55,49 @@ impl Spread {
 }
 
 impl Report {
+    /// Of a load that has [ended](crate::load::Load::stop): its requests, those that failed, and some
+    /// of these in words. Where nothing more is said, nobody rotated and no old credential was used.
+    pub(crate) fn of(
+        scenario: &'static str,
+        plan: Plan,
+        started: Instant,
+        (requests, failed, failures): (u64, u64, Vec<String>),
+    ) -> Self {
+        Self {
+            scenario,
+            rotations: plan.rotations,
+            requests,
+            failed,
+            old_credential_uses_after_revoke: 0,
+            old_credential_uses_after_commit: 0,
+            swap_ms: Spread::default(),
+            drain_ms: Spread::default(),
+            command_ms: Spread::default(),
+            trials: Vec::new(),
+            duration_s: seconds(started.elapsed()),
+            failures,
+        }
+    }
+
+    /// The same with the uses of old credentials: after the commit, and after they were revoked.
+    pub(crate) fn old_uses(self, (after_commit, after_revoke): (u64, u64)) -> Self {
+        Self {
+            old_credential_uses_after_commit: after_commit,
+            old_credential_uses_after_revoke: after_revoke,
+            ..self
+        }
+    }
+
+    /// The same with the [times](crate::operator::Operator::times) of an operator.
+    pub(crate) fn times(self, (swap_ms, drain_ms, command_ms): (Spread, Spread, Spread)) -> Self {
+        Self { swap_ms, drain_ms, command_ms, ..self }
+    }
+
+    /// The same with rotations that were not to succeed.
+    pub(crate) fn trials(self, trials: Vec<Trial>) -> Self {
+        Self { trials, ..self }
+    }
+
     pub(crate) fn is_clean(&self) -> bool {
         let went_right = self.trials.iter().all(Trial::went_right);
         self.failed == 0 && self.old_credential_uses_after_revoke == 0 && went_right

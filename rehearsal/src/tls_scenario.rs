@@ -21,7 +21,7 @@ use crate::Plan;
 use crate::certificates::{Authority, Issued, NAME};
 use crate::load::{Counts, Load};
 use crate::operator::{Operator, put};
-use crate::report::{Report, Spread, seconds};
+use crate::report::Report;
 use crate::service::Service;
 use crate::tls_peers::{Client, Stubborn, answer, serve};
 use crate::trials::{Trial, Trials};
@@ -61,24 +61,10 @@ pub(crate) async fn rotate(plan: Plan) -> Result<Report, String> {
     }
     let trials = trials(&operator, &authority, &managed, &serving, address).await?;
 
-    let (requests, failed, failures) = load.stop().await?;
+    let loaded = load.stop().await?;
     service.stop().await?;
-    let (after_commit, after_revoke) = authority.old_uses();
-    let (swap_ms, drain_ms, command_ms) = operator.times();
-    Ok(Report {
-        scenario: "tls",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: after_revoke,
-        old_credential_uses_after_commit: after_commit,
-        swap_ms,
-        drain_ms,
-        command_ms,
-        trials,
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let report = Report::of("tls", plan, started, loaded);
+    Ok(report.old_uses(authority.old_uses()).times(operator.times()).trials(trials))
 }
 
 async fn bind() -> Result<(TcpListener, SocketAddr), String> {
@@ -191,22 +177,10 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         serving = next;
     }
 
-    let (requests, failed, failures) = load.stop().await?;
-    let (after_commit, after_revoke) = authority.old_uses();
-    Ok(Report {
-        scenario: "tls, a plain server that reads its files again",
-        rotations: plan.rotations,
-        requests,
-        failed,
-        old_credential_uses_after_revoke: after_revoke,
-        old_credential_uses_after_commit: after_commit,
-        swap_ms: Spread::default(),
-        drain_ms: Spread::default(),
-        command_ms: Spread::default(),
-        trials: Vec::new(),
-        duration_s: seconds(started.elapsed()),
-        failures,
-    })
+    let loaded = load.stop().await?;
+    let report =
+        Report::of("tls, a plain server that reads its files again", plan, started, loaded);
+    Ok(report.old_uses(authority.old_uses()))
 }
 
 fn naive_server(listener: TcpListener, files: Arc<TtlFiles>) -> AbortOnDropHandle<()> {
