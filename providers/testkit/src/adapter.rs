@@ -67,6 +67,7 @@ pub async fn adapter_conformance(rig: &dyn AdapterRig) -> Report {
         l4::l4_a_deadline_that_passed_is_a_deadline,
         l4::l4_old_ones_drain_side_by_side,
         l4::l4_a_drain_may_be_dropped_at_each_await,
+        l4::l4_a_dropped_drain_leaves_users_alone,
         l4::l4_a_close_that_fails_leaves_the_new_one,
         l4::l4_a_close_that_hangs_ends_after_the_deadline,
         l5::l5_it_goes_on_when_the_server_is_back,

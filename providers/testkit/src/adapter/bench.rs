@@ -33,6 +33,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(15);
 /// How long the server may take to forget a session that has ended.
 const SETTLING: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
+/// At which await something is dropped at the latest, unless it has ended before.
+const LAST_AWAIT: usize = 4096;
 
 pub(crate) struct Bench<'r> {
     pub(crate) rig: &'r dyn AdapterRig,
@@ -181,6 +183,20 @@ fn done(ability: Ability) -> Check {
         Ability::Done => Ok(()),
         Ability::Cannot(why) => Err(Stop::Skip(why)),
     }
+}
+
+/// The awaits at which something is dropped that ends well if it is not: each of the first ones, and
+/// then fewer and fewer, so that its end is reached however many there are.
+pub(crate) fn awaits(each: usize) -> impl Iterator<Item = usize> {
+    let next = move |last: &usize| Some(last + if *last < each { 1 } else { last / 4 });
+    std::iter::successors(Some(1), next).take_while(|of| *of <= LAST_AWAIT)
+}
+
+/// Fails unless an end was reached before the last of them.
+pub(crate) fn ensure_reached(reached: bool, what: &str) -> Check {
+    ensure(reached, || {
+        format!("{what} has more than {LAST_AWAIT} awaits, so that its end was not tried")
+    })
 }
 
 /// One adapter with its users.

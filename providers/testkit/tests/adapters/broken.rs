@@ -17,6 +17,7 @@ use oneiric_core::{
     RefusalStream, SecretRef, SecretSet, Version,
 };
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use crate::client::{Client, reference, told};
@@ -44,6 +45,9 @@ pub(crate) enum Defect {
     ServesLate,
     LeaksWhenDropped,
     LeaksWhenCutOff,
+    FailsAfterADrop,
+    AwaitsWithoutEnd,
+    AsksWithoutEnd,
     FirstIsOnce,
     RemembersFailures,
     // What it says of a secret that it does not take over.
@@ -77,6 +81,7 @@ pub(crate) enum Defect {
     PanicsOnThePast,
     DrainsInOrder,
     DroppedDrainStops,
+    DrainsWithoutEnd,
     PanicsInClose,
     FailedCloseStops,
     HangsInClose,
@@ -87,16 +92,20 @@ pub(crate) enum Defect {
 }
 
 use Defect::{
-    BelievesAGreeting, BusyIsRefusal, ChangesItsSecrets, CutOffIsRefusal, FirstIsOnce,
-    LeaksInCause, LeaksInDebug, LeaksInError, LeaksInLog, LeaksSomeDropped, LeaksTheDropped,
-    LeaksWhenCutOff, LeaksWhenDropped, MalformedIsRefusal, MutatesInPlace, NeverReconnects,
-    NeverReports, NoProof, OutageIsRefusal, PanicsInPrepare, ProvesOverTheOld,
-    ReconnectsWithTheFirst, RefusalIsFailure, RemembersFailures, ReportsAnother, ReportsOutages,
-    ServesLate, StaysBusy, StaysStuck, StopsThenStarts,
+    AsksWithoutEnd, AwaitsWithoutEnd, BelievesAGreeting, BusyIsRefusal, ChangesItsSecrets,
+    CutOffIsRefusal, FailsAfterADrop, FirstIsOnce, LeaksInCause, LeaksInDebug, LeaksInError,
+    LeaksInLog, LeaksSomeDropped, LeaksTheDropped, LeaksWhenCutOff, LeaksWhenDropped,
+    MalformedIsRefusal, MutatesInPlace, NeverReconnects, NeverReports, NoProof, OutageIsRefusal,
+    PanicsInPrepare, ProvesOverTheOld, ReconnectsWithTheFirst, RefusalIsFailure, RemembersFailures,
+    ReportsAnother, ReportsOutages, ServesLate, StaysBusy, StaysStuck, StopsThenStarts,
 };
 
 /// After how long a unit of work is waited for in another way.
 const HURRY: Duration = Duration::from_millis(100);
+
+/// More awaits, and more exchanges, than are tried.
+pub(crate) const AWAITS: usize = 5000;
+const EXCHANGES: usize = 40;
 
 /// What the adapters of one rig have in common.
 #[derive(Default)]
@@ -145,6 +154,7 @@ impl Parts {
             }
             BelievesAGreeting => self.prove_by_greeting(client).await,
             LeaksWhenDropped | LeaksWhenCutOff => self.prove_carelessly(client).await,
+            AsksWithoutEnd => self.prove_at_length(client).await,
             _ => client.prove().await,
         };
         proven.map_err(|trouble| match (self.defect, trouble) {
@@ -175,6 +185,15 @@ impl Parts {
             Err(Trouble::CutOff) => Ok(()),
             Err(trouble) => Err(trouble),
         }
+    }
+
+    async fn prove_at_length(&self, client: &Client) -> Result<(), Trouble> {
+        let mut session = client.server.connect(&client.secret).await?;
+        for _ in 0..EXCHANGES {
+            session.ask().await?;
+        }
+        drop(session);
+        client.prove().await
     }
 
     /// Lays its session aside while it asks, and takes it back if all goes well, or whenever it
@@ -338,6 +357,15 @@ impl Broken {
             StaysBusy if parts.busy.swap(true, Ordering::SeqCst) => {
                 return Err(HookError::failed("it is being prepared already"));
             }
+            FailsAfterADrop if parts.busy.swap(true, Ordering::SeqCst) => {
+                parts.busy.store(false, Ordering::SeqCst);
+                return Err(HookError::failed("it had to tidy up"));
+            }
+            AwaitsWithoutEnd => {
+                for _ in 0..AWAITS {
+                    yield_now().await;
+                }
+            }
             FirstIsOnce => {
                 let again = parts.prepares.load(Ordering::SeqCst) > 1;
                 if again && parts.managed.get().is_none() {
@@ -368,7 +396,7 @@ impl Broken {
         let parts = &self.parts;
         let secret = next.get(&reference()).unwrap().expose_str().unwrap_or_default().to_owned();
         match parts.defect {
-            StaysBusy => parts.busy.store(false, Ordering::SeqCst),
+            StaysBusy | FailsAfterADrop => parts.busy.store(false, Ordering::SeqCst),
             StopsThenStarts if !ready || parts.managed.get().is_none() => {
                 parts.stopped.store(false, Ordering::SeqCst);
             }

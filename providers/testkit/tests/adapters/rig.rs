@@ -31,6 +31,10 @@ pub(crate) struct ToyRig {
     /// The defect of its adapters, and what they share.
     defect: Option<(Defect, Arc<Shared>)>,
     marks: Marks,
+    /// Whether its users have work that lasts.
+    lasts: bool,
+    /// After how many exchanges it can cut off or stall.
+    exchanges: usize,
     count: AtomicU64,
 }
 
@@ -41,7 +45,16 @@ impl ToyRig {
 
     pub(crate) fn with_marks(defect: Option<Defect>, marks: Marks) -> Self {
         let defect = defect.map(|defect| (defect, Arc::default()));
-        Self { server: ToyServer::new(), defect, marks, count: AtomicU64::new(0) }
+        let (server, count) = (ToyServer::new(), AtomicU64::new(0));
+        Self { server, defect, marks, lasts: true, exchanges: usize::MAX, count }
+    }
+
+    pub(crate) fn without_long_work() -> Self {
+        Self { lasts: false, ..Self::new(None) }
+    }
+
+    pub(crate) fn with_first_exchanges_only() -> Self {
+        Self { exchanges: 1, ..Self::new(None) }
     }
 }
 
@@ -50,7 +63,7 @@ impl AdapterRig for ToyRig {
     async fn adapter(&self) -> Box<dyn AdapterInUse> {
         let server = Arc::clone(&self.server);
         Box::new(match &self.defect {
-            None => Toy::Good(Arc::new(good(server))),
+            None => Toy::Good(Arc::new(good(server)), self.lasts),
             Some((defect, shared)) => {
                 Toy::Broken(Arc::new(Broken::new(*defect, server, Arc::clone(shared))))
             }
@@ -85,6 +98,11 @@ impl AdapterRig for ToyRig {
     }
 
     async fn fault(&self, fault: ServerFault) -> Ability {
+        if let ServerFault::CutOff { after } | ServerFault::Stalled { after } = fault
+            && after > self.exchanges
+        {
+            return Ability::cannot("it counts no further");
+        }
         self.server.play(Some(fault));
         Ability::Done
     }
@@ -100,14 +118,15 @@ impl AdapterRig for ToyRig {
 
 #[derive(Clone)]
 enum Toy {
-    Good(Arc<ManagedHook<Client>>),
+    /// With whether it has work that lasts.
+    Good(Arc<ManagedHook<Client>>, bool),
     Broken(Arc<Broken>),
 }
 
 impl Toy {
     fn hold(&self) -> Result<Held, String> {
         match self {
-            Self::Good(hook) => {
+            Self::Good(hook, _) => {
                 let managed = hook.managed().ok_or("nothing serves")?;
                 Ok(Held::Guard(managed.load()))
             }
@@ -120,7 +139,7 @@ impl Toy {
 impl AdapterInUse for Toy {
     fn hook(&self) -> Arc<dyn LifecycleHook> {
         match self {
-            Self::Good(hook) => Arc::clone(hook) as _,
+            Self::Good(hook, _) => Arc::clone(hook) as _,
             Self::Broken(hook) => Arc::clone(hook) as _,
         }
     }
@@ -128,7 +147,7 @@ impl AdapterInUse for Toy {
     async fn work(&self) -> Result<u64, String> {
         let held = self.hold()?;
         match self {
-            Self::Good(_) => {
+            Self::Good(..) => {
                 let answer = held.ask().await;
                 if answer == Err(Trouble::Refused) {
                     held.report_refused();
@@ -140,6 +159,9 @@ impl AdapterInUse for Toy {
     }
 
     async fn begin(&self, manner: Manner) -> Result<Box<dyn LongWork>, String> {
+        if let Self::Good(_, false) = self {
+            return Err("its work is done at once".to_owned());
+        }
         let held = self.hold().unwrap();
         let mut session = held.server.connect(&held.secret).await.expect("it is in order");
         let (finish, finished) = oneshot::channel();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use oneiric_core::HookError;
 use tokio::time::sleep;
 
-use crate::adapter::bench::{Bench, PATIENCE, SHORT, Tried};
+use crate::adapter::bench::{Bench, PATIENCE, SHORT, Tried, awaits, ensure_reached};
 use crate::adapter::rig::{Minted, ServerFault};
 use crate::poll::poll_at_most;
 use crate::report::{Check, Stop, ensure};
 
-/// At how many of its awaits a prepare is dropped.
-const MOST_POLLS: usize = 64;
-/// After how many exchanges at most a connection is cut off.
+/// Of how many awaits of a prepare it is dropped at each.
+const EACH_AWAIT: usize = 64;
+/// After how many exchanges at most a connection is cut off. A prepare needs no more of them.
 const MOST_EXCHANGES: usize = 32;
 /// Longer than a time limit by far.
 const SLOW: Duration = Duration::from_secs(1);
@@ -67,9 +67,10 @@ async fn as_before(tried: &Tried<'_, '_>, old: &Minted, next: &Minted) -> Check 
 pub(crate) async fn l1_a_prepare_may_be_dropped_at_each_await(bench: &Bench<'_>) -> Check {
     let (tried, first) = bench.serving().await?;
     let next = bench.accepted().await?;
-    for polls in 1..=MOST_POLLS {
-        let prepared = poll_at_most(polls, tried.prepare(&next)).await.transpose()?;
-        let ready = prepared.is_some();
+    let mut ready = false;
+    for polls in awaits(EACH_AWAIT) {
+        let prepared = poll_at_most(polls, tried.prepared(&next)).await.transpose()?;
+        ready = prepared.is_some();
         drop(prepared);
         tried.works_with(&first).await?;
         bench.gone_if_told(&next, &format!("dropped at its await {polls}")).await?;
@@ -77,6 +78,7 @@ pub(crate) async fn l1_a_prepare_may_be_dropped_at_each_await(bench: &Bench<'_>)
             break;
         }
     }
+    ensure_reached(ready, "a prepare")?;
     tried.rotate(&next).await
 }
 
@@ -96,16 +98,22 @@ async fn stops_after_any_exchange(
 ) -> Check {
     let (tried, first) = bench.serving().await?;
     let next = bench.accepted().await?;
+    let mut ready = false;
     for after in 0..=MOST_EXCHANGES {
         match bench.play(fault(after)).await {
-            // The rig can play the first ones.
-            Err(Stop::Skip(_)) if after > 0 => break,
+            // What was tried went well, and it is not all.
+            Err(Stop::Skip(why)) if after > 0 => {
+                return Err(Stop::Skip(format!("after {after} exchanges: {why}")));
+            }
             played => played?,
         }
         let before = bench.shown(&next).await;
+        // By the last one it must be ready, however slow it is.
+        let limit = if after == MOST_EXCHANGES { PATIENCE } else { limit };
         let outcome = tried.prepare_within(limit, &next).await?;
-        let (ready, refused) =
-            (outcome.is_ok(), outcome.is_err_and(|error| HookError::is_refused(&error)));
+        let refused = outcome.as_ref().is_err_and(HookError::is_refused);
+        ready = outcome.is_ok();
+        drop(outcome);
         let when = format!("after {after} exchanges there were no more");
         ensure(!refused, || format!("{when}, and it is said to be refused"))?;
         bench.mended().await?;
@@ -123,5 +131,8 @@ async fn stops_after_any_exchange(
             break;
         }
     }
+    ensure(ready, || {
+        format!("a prepare has more than {MOST_EXCHANGES} exchanges, so that its end was not tried")
+    })?;
     tried.rotate(&next).await
 }

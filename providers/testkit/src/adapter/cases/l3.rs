@@ -1,19 +1,20 @@
 //! However often it is prepared, and whatever became of the times before.
 
-use crate::adapter::bench::{Bench, LONG, ensure_finishes};
+use crate::adapter::bench::{Bench, LONG, awaits, ensure_finishes, ensure_reached};
 use crate::adapter::rig::Manner;
 use crate::poll::poll_at_most;
 use crate::report::{Check, Stop};
 
-/// At how many of its awaits a prepare is dropped.
-const MOST_POLLS: usize = 12;
+/// Of how many awaits of a prepare it is dropped at each.
+const EACH_AWAIT: usize = 12;
 
 pub(crate) async fn l3_a_dropped_prepare_makes_room_for_a_newer_one(bench: &Bench<'_>) -> Check {
     let (tried, first) = bench.serving().await?;
     let (old, new) = (bench.accepted().await?, bench.accepted().await?);
-    for polls in 1..=MOST_POLLS {
-        let dropped = poll_at_most(polls, tried.prepare(&old)).await.transpose()?;
-        let ready = dropped.is_some();
+    let mut ready = false;
+    for polls in awaits(EACH_AWAIT) {
+        let dropped = poll_at_most(polls, tried.prepared(&old)).await.transpose()?;
+        ready = dropped.is_some();
         drop(dropped);
         drop(tried.prepared(&new).await?);
         tried.works_with(&first).await?;
@@ -21,6 +22,7 @@ pub(crate) async fn l3_a_dropped_prepare_makes_room_for_a_newer_one(bench: &Benc
             break;
         }
     }
+    ensure_reached(ready, "a prepare")?;
     tried.rotate(&new).await?;
     tried.works_at_once(&new, 4).await?;
     bench.gone_if_told(&old, "a newer one was committed").await
@@ -28,11 +30,14 @@ pub(crate) async fn l3_a_dropped_prepare_makes_room_for_a_newer_one(bench: &Benc
 
 pub(crate) async fn l3_the_first_one_may_be_prepared_again(bench: &Bench<'_>) -> Check {
     let (tried, first) = (bench.adapter().await, bench.accepted().await?);
-    for polls in 1..=MOST_POLLS {
-        if poll_at_most(polls, tried.prepare(&first)).await.transpose()?.is_some() {
+    let mut ready = false;
+    for polls in awaits(EACH_AWAIT) {
+        ready = poll_at_most(polls, tried.prepared(&first)).await.transpose()?.is_some();
+        if ready {
             break;
         }
     }
+    ensure_reached(ready, "a prepare")?;
     drop(tried.prepared(&first).await?);
     tried.rotate(&first).await?;
     tried.works_at_once(&first, 4).await?;

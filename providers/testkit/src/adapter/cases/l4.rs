@@ -1,20 +1,20 @@
 //! An old one ends with its last user or at the drain deadline, and nothing that goes wrong there
 //! touches the new one.
 
+use std::iter::once;
 use std::time::Duration;
 
 use oneiric_core::DrainOutcome;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::adapter::bench::{Bench, LONG, SHORT, SOON, ensure_finishes};
+use crate::adapter::bench::{Bench, LONG, SHORT, SOON, awaits, ensure_finishes, ensure_reached};
 use crate::adapter::rig::{Habit, Manner, ServerFault};
 use crate::poll::poll_at_most;
 use crate::report::{Check, Stop, ensure};
 
-/// At how many of its awaits a drain is dropped.
-const MOST_POLLS: usize = 12;
-/// How long a drain may be left alone between two of them.
-const BETWEEN_POLLS: Duration = Duration::from_secs(2);
+/// Of how many awaits of a drain it is dropped at each.
+const EACH_AWAIT: usize = 12;
 /// In which order the users of three old ones end.
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 /// Long enough to see that something does not end.
@@ -77,7 +77,7 @@ pub(crate) async fn l4_users_that_remain_are_cut_off_at_the_deadline(bench: &Ben
     }
     tried.moved(&next).await?;
     tried.works_at_once(&next, 4).await?;
-    later.iter().for_each(tokio::task::JoinHandle::abort);
+    later.iter().for_each(JoinHandle::abort);
     Ok(())
 }
 
@@ -166,34 +166,42 @@ pub(crate) async fn l4_old_ones_drain_side_by_side(bench: &Bench<'_>) -> Check {
 
 pub(crate) async fn l4_a_drain_may_be_dropped_at_each_await(bench: &Bench<'_>) -> Check {
     let (tried, _) = bench.serving().await?;
-    for polls in 0..=MOST_POLLS {
+    let mut over = None;
+    for polls in once(0).chain(awaits(EACH_AWAIT)) {
         let next = bench.accepted().await?;
         let retired = tried.commit(tried.prepared(&next).await?)?;
-        let drain = retired.drain(Instant::now() + LONG);
-        let drained = timeout(BETWEEN_POLLS, poll_at_most(polls, drain)).await;
+        let drain = poll_at_most(polls, retired.drain(Instant::now() + LONG));
+        over = timeout(SOON, drain).await.map_err(|_| {
+            let limit = SOON.as_secs();
+            Stop::Fail(format!("nobody uses the old one, and it drains for more than {limit} s"))
+        })?;
         if bench.moves_at_commit() {
             tried.works_with(&next).await?;
         }
-        if matches!(drained, Ok(Some(_))) {
+        if over.is_some() {
             break;
         }
     }
-    // A user of what was leaked is none of the new one's concern, nor the other way round.
-    let newest = bench.accepted().await?;
-    tried.rotate(&newest).await?;
-    if bench.moves_at_commit()
-        && let Ok(user) = tried.begin(Manner::Yielding).await
-    {
-        let last = bench.accepted().await?;
-        let retired = tried.commit(tried.prepared(&last).await?)?;
-        let drained = poll_at_most(1, retired.drain(Instant::now() + LONG)).await;
-        ensure(drained.is_none(), || "a drain is over at once, and a user is at work".into())?;
-        tried.works_at_once(&last, 4).await?;
-        ensure_finishes(user, &newest).await?;
-        tried.works_at_once(&last, 4).await?;
-    }
-    let after = bench.accepted().await?;
-    tried.rotate(&after).await
+    ensure_reached(over.is_some(), "a drain")?;
+    ensure(over.as_ref().is_some_and(|of| of.outcome == DrainOutcome::Drained), || {
+        format!("nobody uses the old one, and the report is {over:?}")
+    })?;
+    tried.rotate(&bench.accepted().await?).await
+}
+
+/// A user of what was leaked is none of the new one's concern, nor the other way round.
+pub(crate) async fn l4_a_dropped_drain_leaves_users_alone(bench: &Bench<'_>) -> Check {
+    bench.only_with(Habit::MovesAtCommit)?;
+    let (tried, first) = bench.serving().await?;
+    let user = tried.begin(Manner::Yielding).await?;
+    let next = bench.accepted().await?;
+    let retired = tried.commit(tried.prepared(&next).await?)?;
+    let drained = poll_at_most(1, retired.drain(Instant::now() + LONG)).await;
+    ensure(drained.is_none(), || "a drain is over at once, and a user is at work".into())?;
+    tried.works_at_once(&next, 4).await?;
+    ensure_finishes(user, &first).await?;
+    tried.works_at_once(&next, 4).await?;
+    tried.rotate(&bench.accepted().await?).await
 }
 
 pub(crate) async fn l4_a_close_that_fails_leaves_the_new_one(bench: &Bench<'_>) -> Check {
@@ -210,15 +218,24 @@ async fn close_meets(bench: &Bench<'_>, fault: ServerFault) -> Check {
     bench.mended().await?;
     let (tried, first) = bench.serving().await?;
     // It may end by the fault, by the deadline or not at all: its drain ends.
-    let Ok(user) = tried.begin(Manner::Yielding).await else { return Ok(()) };
+    let user = tried.begin(Manner::Yielding).await?;
     let next = bench.accepted().await?;
     let retired = tried.commit(tried.prepared(&next).await?)?;
     bench.play(fault).await?;
-    tried.report(tried.draining(retired, SHORT)).await?;
+    let mut report = tried.report(tried.draining(retired, SHORT)).await?;
     bench.mended().await?;
+    let later = report.take_later().map(tokio::spawn);
     drop(user);
+    ensure_ends(later).await?;
     bench.gone_if_told(&first, "its user is gone").await?;
     tried.rotate(&bench.accepted().await?).await
+}
+
+/// What could not be done in time is done now.
+async fn ensure_ends(later: Option<JoinHandle<()>>) -> Check {
+    let Some(later) = later else { return Ok(()) };
+    let ended = timeout(SOON, later).await;
+    ensure(matches!(ended, Ok(Ok(()))), || "what leaked does not end after all".into())
 }
 
 async fn close_without_users_meets(bench: &Bench<'_>, fault: ServerFault) -> Check {
@@ -235,10 +252,7 @@ async fn close_without_users_meets(bench: &Bench<'_>, fault: ServerFault) -> Che
         false => tried.moved(&next).await?,
     }
     tried.works_at_once(&next, 4).await?;
-    if let Some(later) = later {
-        let ended = timeout(SOON, later).await;
-        ensure(matches!(ended, Ok(Ok(()))), || "what leaked does not end after all".into())?;
-    }
+    ensure_ends(later).await?;
     bench.gone_if_told(&first, "it was drained when the server was out of order").await?;
     tried.rotate(&bench.accepted().await?).await
 }

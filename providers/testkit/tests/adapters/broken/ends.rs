@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oneiric_core::{DrainOutcome, DrainReport, ManagedHook, Prepared, Retired};
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{Defect, Parts};
+use super::{AWAITS, Defect, Parts};
 use crate::client::Client;
 
 /// How long a lazy commit takes to be true, and a lazy drain looks after its users.
@@ -127,6 +128,11 @@ impl Retired for Ending {
                 let report = inner.drain(deadline).await;
                 std::mem::forget(unfinished);
                 return report;
+            }
+            (Defect::DrainsWithoutEnd, Some(_)) => {
+                for _ in 0..AWAITS {
+                    yield_now().await;
+                }
             }
             (Defect::PanicsInClose, Some(_)) => panic!("cannot close it"),
             (Defect::FailedCloseStops, Some(old)) => {
