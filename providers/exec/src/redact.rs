@@ -20,56 +20,41 @@ const RUN: usize = 8;
 /// Of a form that is longer than this only every eighth run is kept, which covers it as well but
 /// for the edges of a part of it.
 const LONG: usize = 512;
-/// How many runs are kept of those that came last, and again of those before them.
+/// How many runs are kept of the values that came last, and again of those before them.
 const MOST_RUNS: usize = 512 * 1024;
-/// How many forms that are shorter than a run are kept.
-const MOST_SHORT: usize = 1024;
+/// How many forms that are shorter than a run are kept, in the same way.
+const MOST_SHORT: usize = 512;
 /// The longest text that is repeated, in characters.
 const MOST_TEXT: usize = 500;
 
-/// All values that have passed, as far as they can be recognized.
+/// All values that have passed, as far as they can be recognized. The oldest are forgotten when
+/// there are too many.
 #[derive(Default)]
 pub(crate) struct Redactor {
     hasher: RandomState,
-    values: Generations,
-    runs: Generations,
+    young: Generation,
+    old: Generation,
+}
+
+/// What is known of some values: all of each, so that whoever is here need not be learned again.
+#[derive(Default)]
+struct Generation {
+    values: HashSet<u64>,
+    runs: HashSet<u64>,
     short: Vec<Zeroizing<Vec<u8>>>,
 }
 
-/// Hashes, of which the oldest are forgotten when there are too many.
-#[derive(Default)]
-struct Generations {
-    young: HashSet<u64>,
-    old: HashSet<u64>,
-}
-
-impl Generations {
-    fn add(&mut self, hash: u64) -> bool {
-        if self.young.len() >= MOST_RUNS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(hash)
+impl Generation {
+    fn is_full(&self) -> bool {
+        self.runs.len() >= MOST_RUNS || self.short.len() >= MOST_SHORT
     }
 
-    fn has(&self, hash: u64) -> bool {
-        self.young.contains(&hash) || self.old.contains(&hash)
-    }
-}
-
-impl Redactor {
-    /// Remembers a value that has passed.
-    pub(crate) fn learn(&mut self, value: &SecretValue) {
-        if !self.values.add(self.hasher.hash_one(value.expose())) {
-            return;
-        }
-        for mut form in forms(value.expose()) {
+    fn learn(&mut self, value: &[u8], hasher: &RandomState) {
+        for mut form in forms(value) {
             // The case of hexadecimal digits and of `%2f` is the program's choice.
             form.make_ascii_lowercase();
             if form.len() < RUN {
                 if !form.is_empty() && !self.short.contains(&form) {
-                    if self.short.len() >= MOST_SHORT {
-                        self.short.remove(0);
-                    }
                     self.short.push(form);
                 }
                 continue;
@@ -77,9 +62,29 @@ impl Redactor {
             let step = if form.len() > LONG { RUN } else { 1 };
             let last = form.len() - RUN;
             for at in (0..last).step_by(step).chain([last]) {
-                self.runs.add(self.hasher.hash_one(&form[at..at + RUN]));
+                self.runs.insert(hasher.hash_one(&form[at..at + RUN]));
             }
         }
+    }
+}
+
+impl Redactor {
+    /// Remembers a value that has passed. One that passes again is among the youngest again.
+    pub(crate) fn learn(&mut self, value: &SecretValue) {
+        let hash = self.hasher.hash_one(value.expose());
+        if self.young.values.contains(&hash) {
+            return;
+        }
+        if self.young.is_full() {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.values.insert(hash);
+        self.young.learn(value.expose(), &self.hasher);
+    }
+
+    fn knows(&self, run: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(run);
+        self.young.runs.contains(&hash) || self.old.runs.contains(&hash)
     }
 
     /// A text that may be printed: short, plain, and without any value.
@@ -88,11 +93,11 @@ impl Redactor {
         folded.make_ascii_lowercase();
         let mut hidden = vec![false; text.len()];
         for (at, run) in folded.windows(RUN).enumerate() {
-            if self.runs.has(self.hasher.hash_one(run)) {
+            if self.knows(run) {
                 hidden[at..at + RUN].fill(true);
             }
         }
-        for form in &self.short {
+        for form in self.young.short.iter().chain(&self.old.short) {
             for (at, part) in folded.windows(form.len()).enumerate() {
                 if part == &***form {
                     hidden[at..at + part.len()].fill(true);
@@ -219,12 +224,52 @@ mod tests {
         );
     }
 
+    /// A value like no other: about 190 runs.
+    fn another(at: u64) -> SecretValue {
+        let part = |seed| RandomState::new().hash_one((at, seed));
+        SecretValue::from(format!("{:016x}{:016x}", part(1), part(2)))
+    }
+
     #[test]
     fn the_oldest_are_forgotten_before_memory_is() {
-        let mut generations = Generations::default();
-        let many = u64::try_from(2 * MOST_RUNS + 1).unwrap();
-        (0..many).for_each(|hash| _ = generations.add(hash));
-        assert!(!generations.has(0) && generations.has(many - 1));
-        assert!(generations.has(many - u64::try_from(MOST_RUNS).unwrap()));
+        let mut redactor = redactor();
+        (0..10_000).for_each(|at| redactor.learn(&another(at)));
+        for generation in [&redactor.young, &redactor.old] {
+            assert!(generation.runs.len() < MOST_RUNS + 1000, "{}", generation.runs.len());
+        }
+        assert_eq!(redactor.redact(CANARY.as_bytes()), CANARY);
+        (0..1100).for_each(|at| redactor.learn(&SecretValue::from(format!("#{at:04}"))));
+        assert_eq!(redactor.redact(b"pin7"), "pin7");
+        assert!(redactor.young.short.len() + redactor.old.short.len() < 2 * MOST_SHORT + 10);
+    }
+
+    #[test]
+    fn what_passes_again_is_not_forgotten() {
+        let mut redactor = redactor();
+        for round in 0..5_u32 {
+            (0..1500).for_each(|at| redactor.learn(&another(at)));
+            let short = |at: u32| SecretValue::from(format!("#{:04}", 300 * round + at));
+            (0..300).for_each(|at| redactor.learn(&short(at)));
+            redactor.learn(&SecretValue::from(CANARY));
+            redactor.learn(&SecretValue::from("pin7"));
+            let line = redactor.redact(format!("{CANARY} and pin7").as_bytes());
+            assert_eq!(line, "[secret] and [secret]", "{round}");
+        }
+    }
+
+    #[test]
+    fn the_largest_value_is_known_in_all_its_forms() {
+        // No two runs of it are equal.
+        let value: Vec<u8> =
+            (0..65_536_u64).flat_map(|at| (at << 8 | 0xff).to_be_bytes()).collect();
+        let mut redactor = redactor();
+        redactor.learn(&SecretValue::from(value.clone()));
+        for form in forms(&value) {
+            assert_eq!(redactor.redact(&form[..4096]).replace("[secret]", "").trim(), "");
+        }
+        assert!(
+            !redactor.redact(CANARY.as_bytes()).contains("ary"),
+            "nor has it taken another's place"
+        );
     }
 }
