@@ -142,6 +142,17 @@ impl Line {
         self.error.iter_mut().chain(stamps)
     }
 
+    /// Every value in it, as it is meant and, where that cannot be read, as it is written: what is
+    /// wrong with an answer makes no less of a secret of what is in it.
+    pub(crate) fn values(&self) -> impl Iterator<Item = SecretValue> {
+        let text = self.value.iter().map(|Secret(text)| text.as_str().into());
+        let bytes = self.base64.iter().map(|Secret(text)| match STANDARD.decode(text.as_bytes()) {
+            Ok(bytes) => bytes.into(),
+            Err(_) => text.as_str().into(),
+        });
+        text.chain(bytes)
+    }
+
     /// Takes the value out, or says in words what is wrong with it.
     pub(crate) fn take_value(&mut self) -> std::result::Result<SecretValue, &'static str> {
         match (self.value.take(), self.base64.take()) {

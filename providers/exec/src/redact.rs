@@ -13,6 +13,8 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use oneiric_core::SecretValue;
 use zeroize::Zeroizing;
 
+use crate::protocol::Line;
+
 /// What stands where a secret stood.
 const REDACTED: &str = "[secret]";
 /// The length of a run.
@@ -80,6 +82,14 @@ impl Redactor {
         }
         self.young.values.insert(hash);
         self.young.learn(value.expose(), &self.hasher);
+    }
+
+    /// Takes every value out of what a program says of its errors: anything may be in its words.
+    pub(crate) fn redact_failures(&self, line: &mut Line) {
+        for failure in line.failures() {
+            let redact = |text: String| self.redact(text.as_bytes());
+            failure.message = failure.message.take().map(redact).filter(|text| !text.is_empty());
+        }
     }
 
     fn knows(&self, run: &[u8]) -> bool {

@@ -64,6 +64,16 @@ pub(crate) enum Replied {
     Parts(Vec<Answer>),
 }
 
+impl Replied {
+    fn lines(&mut self) -> impl Iterator<Item = &mut Line> {
+        let answers = match self {
+            Self::One(answer) => std::slice::from_mut(&mut **answer),
+            Self::Parts(answers) => answers,
+        };
+        answers.iter_mut().map(|answer| &mut answer.line)
+    }
+}
+
 /// A line that answers, with the value taken out of it or what is wrong with that.
 pub(crate) struct Answer {
     pub(crate) line: Line,
@@ -314,11 +324,8 @@ impl Session<'_> {
         let Some(mut line) = Line::parse(&bytes) else {
             return broken("a line on its standard output is not of the protocol");
         };
-        for failure in line.failures() {
-            // The words are the program's: anything may be in them.
-            let redact = |text: String| self.lasting.redactor.redact(text.as_bytes());
-            failure.message = failure.message.take().map(redact).filter(|text| !text.is_empty());
-        }
+        // Before anything of this line is repeated, whatever is wrong with it.
+        line.values().for_each(|value| self.lasting.redactor.learn(&value));
         if let Some(change) = line.change.take() {
             return self.changed(change);
         }
@@ -327,6 +334,7 @@ impl Session<'_> {
         };
         if self.hello == Some(id) {
             self.pending.remove(&id);
+            self.lasting.redactor.redact_failures(&mut line);
             return self.greeted(&line).map_err(Ended::Broken);
         }
         self.answered(id, line)
@@ -355,13 +363,9 @@ impl Session<'_> {
             let how = "it answers a request that was not made, or that it has answered already";
             return Err(Ended::Broken(how.to_owned()));
         };
-        let value = line.take_value();
-        if let Ok(value) = &value {
-            self.lasting.redactor.learn(value);
-        }
-        let at = line.at;
+        let (at, value) = (line.at, line.take_value());
         let answer = Answer { line, value };
-        let replied = match (&mut pending.parts, at) {
+        let mut replied = match (&mut pending.parts, at) {
             (Some(parts), Some(at)) => {
                 let Some(part @ None) = parts.get_mut(at) else {
                     let how = "it answers a part of a request that there is not, or twice";
@@ -375,6 +379,8 @@ impl Session<'_> {
             }
             _ => Replied::One(Box::new(answer)),
         };
+        // One part may speak of the value of another, so all are there by now.
+        replied.lines().for_each(|line| self.lasting.redactor.redact_failures(line));
         if let Some(Pending { reply: Some((reply, _)), .. }) = self.pending.remove(&id) {
             // The caller may have gone.
             let _ = reply.send(Ok(replied));

@@ -259,3 +259,56 @@ async fn a_flood_on_stderr_is_cut_and_shows_no_value_even_before_it_is_sent() {
     assert!(logged.contains("too much to be repeated"));
     assert!(logged.lines().count() < 2000, "{} lines", logged.lines().count());
 }
+
+/// The answer to the request `$id`, or to a part of it, with these members besides.
+fn answering(members: &str) -> String {
+    format!("echo \"{{\\\"id\\\":$id,{}}}\"; ", members.replace('"', "\\\""))
+}
+
+#[tokio::test]
+async fn no_answer_speaks_of_the_value_in_it_or_in_another_part_of_it() {
+    let canary = "canary-7f3a-b921-c55e";
+    let error = format!("\"error\":{{\"kind\":\"invalid\",\"message\":\"not {canary}\"}}");
+    let both = answering(&format!("\"value\":\"{canary}\",{error}"));
+    let provider = greeting(&format!("while next; do {both} done")).build().unwrap();
+    let beside = ask(&provider).await.unwrap_err();
+    assert!(beside.chain().contains("not [secret]"), "{}", beside.chain());
+
+    let parts = [
+        answering(&format!("\"at\":0,{error}")),
+        answering(&format!("\"at\":1,\"value\":\"{canary}\",\"version\":1")),
+    ];
+    let provider = greeting(&format!("next; {} next", parts.concat())).build().unwrap();
+    let asked = ["a", "b"].map(|key| FetchRequest::new(key.parse().unwrap()));
+    let answers = provider.fetch_many(&asked).await;
+    let before = answers[0].as_ref().unwrap_err();
+    assert!(before.chain().contains("not [secret]"), "{}", before.chain());
+    assert_eq!(answers[1].as_ref().unwrap().value.expose_str(), Some(canary));
+}
+
+#[tokio::test]
+async fn a_value_in_an_answer_that_is_refused_is_hidden_all_the_same() {
+    let canary = "canary-7f3a-b921-c55e";
+    for members in [
+        format!("\"id\":999,\"value\":\"{canary}\""),
+        format!("\"value\":\"{canary}\",\"base64\":\"eA==\""),
+        format!("\"base64\":\"{canary}\""),
+    ] {
+        let (log, _guard) = logged();
+        // The first of them answers nobody.
+        let line = match members.starts_with("\"id\"") {
+            true => format!("echo '{{{members}}}'; "),
+            false => answering(&members),
+        };
+        let script = format!("next; echo 'about to send {canary}' >&2; sleep 0.2; {line} exit 0");
+        let provider = greeting(&script).build().unwrap();
+        ask(&provider).await.unwrap_err();
+        drop(provider);
+        let began = Instant::now();
+        while !log.text().contains("about to send") && began.elapsed() < Duration::from_secs(20) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(log.text().contains("about to send [secret]"), "{members}: {}", log.text());
+        assert_eq!(scan_for_canary(log.text(), canary), None);
+    }
+}
