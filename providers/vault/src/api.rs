@@ -200,7 +200,7 @@ impl Api {
 
     /// One call, and another one if the token was refused and there is a better one. What is
     /// refused has not been done, so a write may be sent again too.
-    async fn call(&self, ask: &Ask<'_>) -> Result<Reply> {
+    pub(crate) async fn call(&self, ask: &Ask<'_>) -> Result<Reply> {
         self.call_by(ask).await.map(|(reply, _)| reply)
     }
 

@@ -11,6 +11,9 @@ use oneiric_core::{Error, ErrorKind};
 pub(crate) enum Call {
     /// It changes nothing that anybody could miss.
     Read,
+    /// The same, about a lease that is ours. A server that cannot ask its own store, or the system
+    /// that the lease is of, says so with the status of a malformed request, and ours is none.
+    OfLease,
     /// It may have happened although no reply says so.
     Write,
     /// The same, with a value in the request, which an answer could quote.
@@ -48,10 +51,11 @@ pub(crate) enum Seen {
 impl Seen {
     /// What the caller should make of it.
     pub(crate) fn kind(self, call: Call) -> ErrorKind {
-        let write = call != Call::Read;
+        let write = matches!(call, Call::Write | Call::WriteOfValue);
         let or_ambiguous = |kind| if write { ErrorKind::Ambiguous } else { kind };
         match self {
             Self::Status { status, retry_after, own, explained } => match status {
+                400 if call == Call::OfLease => ErrorKind::Unavailable,
                 400 | 413 | 414 | 431 => ErrorKind::Invalid,
                 401 => ErrorKind::Unauthenticated,
                 403 => ErrorKind::Denied,
@@ -181,6 +185,9 @@ mod tests {
             (Seen::Garbled, Unavailable, Ambiguous),
         ] {
             assert_eq!(seen.kind(Call::Read), read, "{seen:?}");
+            let refused = matches!(seen, Seen::Status { status: 400, .. });
+            let of_lease = if refused { Unavailable } else { read };
+            assert_eq!(seen.kind(Call::OfLease), of_lease, "{seen:?}");
             assert_eq!(seen.kind(Call::Write), write, "{seen:?}");
             assert_eq!(seen.kind(Call::WriteOfValue), write, "{seen:?}");
         }

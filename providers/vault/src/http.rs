@@ -118,8 +118,12 @@ impl Reply {
 
     /// The failure that it is.
     pub(crate) fn failure(&self, ask: &Ask<'_>) -> Error {
-        let said = self.read::<Refusal>().map(|refusal| refusal.errors).unwrap_or_default();
-        failed(self.seen(), ask.call, ask.what, &said)
+        failed(self.seen(), ask.call, ask.what, &self.said())
+    }
+
+    /// What the server says in its own words.
+    pub(crate) fn said(&self) -> Vec<String> {
+        self.read::<Refusal>().map(|refusal| refusal.errors).unwrap_or_default()
     }
 
     fn seen(&self) -> Seen {

@@ -162,11 +162,16 @@ impl Leases {
         let what = self.api.name(&lease.key);
         let word = self.api.look_up(&lease.id, &what, deadline).await?;
         if word == Word::Gone {
-            let (key, version) = (&lease.key, lease.version());
-            tracing::warn!(%key, %version, "the server knows a lease of ours no more");
-            lease.lose();
+            Self::lost(lease);
         }
         Ok(word)
+    }
+
+    /// Notes that the server knows a lease no more.
+    fn lost(lease: &Lease) {
+        let (key, version) = (&lease.key, lease.version());
+        tracing::warn!(%key, %version, "the server knows a lease of ours no more");
+        lease.lose();
     }
 
     /// Whether the lease that is held is still there. It takes none.

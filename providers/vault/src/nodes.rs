@@ -53,6 +53,8 @@ pub(crate) fn may_go_on(seen: Seen, call: Call) -> bool {
     match seen {
         Seen::NoConnection => true,
         Seen::NoRequest => false,
+        // Of a lease it says that the server has asked its store: it has an answer.
+        Seen::Status { status: 400, .. } => false,
         _ => matches!(seen.kind(call), ErrorKind::Unavailable | ErrorKind::DeadlineExceeded),
     }
 }
@@ -61,7 +63,7 @@ pub(crate) fn may_go_on(seen: Seen, call: Call) -> bool {
 /// is up is not sent to another node, so it gets all of it.
 pub(crate) fn share(left: Duration, nodes_left: usize, call: Call) -> Duration {
     match (call, u32::try_from(nodes_left)) {
-        (Call::Read, Ok(nodes)) if nodes > 1 => left / nodes,
+        (Call::Read | Call::OfLease, Ok(nodes)) if nodes > 1 => left / nodes,
         _ => left,
     }
 }
@@ -102,6 +104,7 @@ mod tests {
             (status(400, true), false, false),
         ] {
             assert_eq!(may_go_on(seen, Call::Read), read, "{seen:?}");
+            assert_eq!(may_go_on(seen, Call::OfLease), read, "{seen:?}");
             assert_eq!(may_go_on(seen, Call::Write), write, "{seen:?}");
             assert_eq!(may_go_on(seen, Call::WriteOfValue), write, "{seen:?}");
         }
@@ -111,6 +114,7 @@ mod tests {
     fn a_node_that_hangs_leaves_time_for_the_others() {
         let left = Duration::from_secs(9);
         assert_eq!(share(left, 3, Call::Read), Duration::from_secs(3));
+        assert_eq!(share(left, 3, Call::OfLease), Duration::from_secs(3));
         assert_eq!(share(left, 1, Call::Read), left);
         assert_eq!(share(left, 3, Call::Write), left);
     }

@@ -43,6 +43,10 @@ struct Answer<'a> {
     data: Option<&'a RawValue>,
 }
 
+/// What the server says of a lease that it does not know. There is no code for it: the status is
+/// that of anything that goes wrong with one. Were these words others, a lease that was revoked
+/// would be found out when its time is up, and none would be given up that lives.
+const UNKNOWN: &str = "invalid lease";
 /// What tells of a static role and changes with every read, or is no part of the credential.
 const OF_THE_ROLE: [&str; 5] =
     ["ttl", "last_vault_rotation", "rotation_period", "rotation_schedule", "rotation_window"];
@@ -77,16 +81,23 @@ impl Api {
         }
     }
 
-    /// Has a lease live so long again; answers with how long that is.
-    pub(super) async fn renew(&self, id: &str, term: Duration, what: &str) -> Result<u64> {
+    /// Has a lease live so long again; answers with how long that is, or with `None` if the server
+    /// knows none of that id any more.
+    pub(super) async fn renew(&self, id: &str, term: Duration, what: &str) -> Result<Option<u64>> {
         let body = serde_json::json!({ "lease_id": id, "increment": term.as_secs() });
         let path = vec!["sys", "leases", "renew"];
-        let ask = Ask::post(path, Body::json(&body), Call::Read, what);
-        let reply = self.success(&ask).await?;
-        let answer = reply.read::<Answer<'_>>();
-        answer
-            .map(|answer| answer.lease_duration)
-            .ok_or_else(|| failed(Seen::Garbled, Call::Read, what, &[]))
+        let ask = Ask::post(path, Body::json(&body), Call::OfLease, what);
+        let reply = self.call(&ask).await?;
+        if reply.is_success() {
+            let answer = reply.read::<Answer<'_>>();
+            let garbled = || failed(Seen::Garbled, Call::OfLease, what, &[]);
+            return answer.map(|answer| Some(answer.lease_duration)).ok_or_else(garbled);
+        }
+        // Whether that is so, or what the lease is of cannot be asked, is not told apart here.
+        if reply.status == 400 && matches!(self.look_up(id, what, None).await, Ok(Word::Gone)) {
+            return Ok(None);
+        }
+        Err(reply.failure(&ask))
     }
 
     /// Asks whether a lease is still there.
@@ -97,13 +108,12 @@ impl Api {
         deadline: Option<Instant>,
     ) -> Result<Word> {
         let body = Body::json(&serde_json::json!({ "lease_id": id }));
-        let mut ask = Ask::post(vec!["sys", "leases", "lookup"], body, Call::Read, what);
+        let mut ask = Ask::post(vec!["sys", "leases", "lookup"], body, Call::OfLease, what);
         ask.deadline = deadline;
-        match self.success(&ask).await {
-            Ok(_) => Ok(Word::Lives),
-            // That is what the server says of a lease that it does not know.
-            Err(error) if error.kind() == ErrorKind::Invalid => Ok(Word::Gone),
-            Err(error) => Err(error),
+        match self.call(&ask).await? {
+            reply if reply.is_success() => Ok(Word::Lives),
+            reply if reply.status == 400 && reply.said() == [UNKNOWN] => Ok(Word::Gone),
+            reply => Err(reply.failure(&ask)),
         }
     }
 

@@ -128,13 +128,13 @@ async fn renew(leases: &Leases, lease: &Lease) -> Result<(), Error> {
     let what = leases.api.name(&lease.key);
     let granted = lease.state().term.granted();
     match leases.api.renew(&lease.id, granted, &what).await {
-        Ok(seconds) => {
+        Ok(Some(seconds)) => {
             lease.state().term.renew(since, seconds);
             Ok(())
         }
-        Err(error) if passes(&error) => {
-            say(lease, "a lease cannot be renewed now; it serves until its end", &error);
-            Err(error)
+        Ok(None) => {
+            Leases::lost(lease);
+            Ok(())
         }
         Err(error) if error.kind() == ErrorKind::Denied => {
             say(lease, "we may not renew a lease, so it is replaced before its end", &error);
@@ -142,9 +142,8 @@ async fn renew(leases: &Leases, lease: &Lease) -> Result<(), Error> {
             Ok(())
         }
         Err(error) => {
-            say(lease, "the server knows a lease of ours no more", &error);
-            lease.lose();
-            Ok(())
+            say(lease, "a lease cannot be renewed now; it serves until its end", &error);
+            Err(error)
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::gate::{Gate, Mode};
+use crate::support::lender::Lender;
 use crate::support::{Admin, openbao, with_token};
 use crate::{key, refused};
 
@@ -28,26 +29,32 @@ const MAKE: &str =
 
 impl Engines {
     async fn start(suite: &str) -> Option<Self> {
-        let bao = openbao(suite)?;
-        let postgres = match tokio::task::spawn_blocking(Postgres::start).await.unwrap() {
-            Ok(postgres) => postgres,
-            Err(why) => {
-                oneiric_testkit::live::require(suite, &why);
-                return None;
-            }
-        };
+        let (bao, postgres) = servers(suite).await?;
+        let port = postgres.port();
+        Some(Self::join(bao, postgres, port).await)
+    }
+
+    /// The same with a gate between the two servers.
+    async fn apart(suite: &str) -> Option<(Self, Gate)> {
+        let (bao, postgres) = servers(suite).await?;
+        let gate = Gate::before(postgres.port()).await;
+        let port = gate.port();
+        Some((Self::join(bao, postgres, port).await, gate))
+    }
+
+    /// Has the one make roles of the other, which it finds at this port.
+    async fn join(bao: OpenBao, postgres: Postgres, port: u16) -> Self {
         let admin = Admin::new(&bao);
         admin.post("sys/mounts/database", json!({ "type": "database" })).await;
         let url = format!(
-            "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{}/postgres?sslmode=disable",
-            postgres.port()
+            "postgresql://{{{{username}}}}:{{{{password}}}}@127.0.0.1:{port}/postgres?sslmode=disable"
         );
         let connection = json!({
             "plugin_name": "postgresql-database-plugin", "allowed_roles": "*",
             "connection_url": url, "username": "admin", "password": postgres.admin_password(),
         });
         admin.post("database/config/pg", connection).await;
-        Some(Self { bao, postgres, admin })
+        Self { bao, postgres, admin }
     }
 
     async fn role(&self, name: &str, ttl: &str, max_ttl: &str) {
@@ -71,6 +78,17 @@ impl Engines {
         let (_, answer) = self.admin.send(method, &path, json!({})).await;
         let keys = answer["data"]["keys"].as_array().cloned().unwrap_or_default();
         keys.iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+    }
+}
+
+async fn servers(suite: &str) -> Option<(OpenBao, Postgres)> {
+    let bao = openbao(suite)?;
+    match tokio::task::spawn_blocking(Postgres::start).await.unwrap() {
+        Ok(postgres) => Some((bao, postgres)),
+        Err(why) => {
+            oneiric_testkit::live::require(suite, &why);
+            None
+        }
     }
 }
 
@@ -218,6 +236,58 @@ async fn a_store_that_is_away_takes_no_lease_that_lives() {
     sleep(Duration::from_secs(8)).await;
     gate.mend();
     timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    assert_ne!(fetched(&provider, "creds/app").await.version, first.version);
+}
+
+/// What a renewal answers then is what it answers of a lease that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_takes_no_lease_that_lives() {
+    let Some((engines, database)) = Engines::apart("vault-lease-database").await else { return };
+    engines.role("app", "15s", "1h").await;
+    let gate = Gate::before(engines.bao.port()).await;
+    let provider = leased(&gate.address(), engines.bao.root_token()).build().unwrap();
+    let mut changes = provider.changes().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    database.play(Mode::Closed);
+    // The token was looked at by now, so what comes next is the renewal, and then the look.
+    sleep(Duration::from_secs(2)).await;
+    let asked = gate.requests();
+    let refused = async {
+        while gate.requests() < asked + 3 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(12), refused).await.unwrap();
+    assert_eq!(fetched(&provider, "creds/app").await.version, first.version);
+    database.mend();
+    let renewed = async {
+        let ends = first.expires_at.unwrap();
+        while fetched(&provider, "creds/app").await.expires_at.unwrap() <= ends {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), renewed).await.unwrap();
+    assert_eq!(fetched(&provider, "creds/app").await.version, first.version, "it was renewed");
+    assert!(timeout(Duration::ZERO, changes.next()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_has_ended_when_the_server_says_so_and_not_for_another_refusal() {
+    let lender = Lender::start("token").await;
+    lender.set("database/creds/app", Some("one"));
+    let gate = Gate::before(lender.port()).await;
+    let provider = leased(&gate.address(), "token").build().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    for said in [r#"{"errors":["failed to read lease entry"]}"#, r#"{"errors":[]}"#, "", "invalid"]
+    {
+        gate.play(Mode::Answering("400 Bad Request".into(), said.into()));
+        let look = provider.stamps(&[key("creds/app")]).await.pop().unwrap();
+        assert_eq!(look.unwrap_err().kind(), ErrorKind::Unavailable, "{said}");
+        assert_eq!(refused(&provider, "creds/app").await, ErrorKind::Unavailable, "{said}");
+        gate.mend();
+        assert_eq!(fetched(&provider, "creds/app").await.version, first.version, "{said}");
+    }
+    lender.set("database/creds/app", Some("two"));
     assert_ne!(fetched(&provider, "creds/app").await.version, first.version);
 }
 

@@ -57,6 +57,10 @@ impl Gate {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn play(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
