@@ -149,9 +149,7 @@ async fn one_lease_is_taken_for_all_and_given_back() {
 async fn a_lease_is_renewed_while_it_may_be_and_replaced_before_its_utmost_end() {
     let Some(engines) = Engines::start("vault-lease-life").await else { return };
     engines.role("app", "3s", "7s").await;
-    let mut config = leased(&engines.bao.address(), engines.bao.root_token());
-    config.lease_overlap = Duration::from_secs(1);
-    let provider = config.build().unwrap();
+    let provider = leased(&engines.bao.address(), engines.bao.root_token()).build().unwrap();
     let mut changes = provider.changes().unwrap();
     let first = fetched(&provider, "creds/app").await;
     let started = Instant::now();
@@ -164,14 +162,66 @@ async fn a_lease_is_renewed_while_it_may_be_and_replaced_before_its_utmost_end()
     assert_eq!(told, named);
     assert_ne!(first.version, second.version);
     assert_eq!(engines.users().len(), 2, "the old one lives for those who still use it");
-    // Its time is up before it would have ended.
-    let gone = async {
-        while engines.leases("app").await.contains(&id(&first)) {
+}
+
+/// A provider by a token that is taken from a file, with the file.
+struct ByFile {
+    provider: VaultProvider,
+    folder: tempfile::TempDir,
+}
+
+impl ByFile {
+    async fn new(engines: &Engines, address: &str, overlap: Duration) -> Self {
+        engines.admin.policy("all", "*", &["read", "update"]).await;
+        let folder = tempfile::tempdir().unwrap();
+        let token = engines.admin.token("all", "1h").await;
+        let file = crate::support::write(folder.path(), "token", &token);
+        let mut config = Config::new(address);
+        config.engine = Engine::Leases;
+        config.lease_overlap = overlap;
+        config.auth.token_file = Some(file);
+        Self { provider: config.build().unwrap(), folder }
+    }
+
+    /// Puts another token into the file, by which every lease has a successor long before its own
+    /// end and that of the token that it was taken by.
+    async fn supersede(&self, engines: &Engines) {
+        let mut changes = self.provider.changes().unwrap();
+        let token = engines.admin.token("all", "1h").await;
+        crate::support::write(self.folder.path(), "token", &token);
+        let told = async {
+            // The file is looked at by whoever needs a token.
+            let _ = self.provider.stamps(&[key("creds/app")]).await;
+            changes.next().await
+        };
+        timeout(Duration::from_secs(20), told).await.unwrap().unwrap();
+    }
+}
+
+/// Waits until the server has no lease but this one, which no lease of an hour does by itself.
+async fn alone(engines: &Engines, lease: &Fetched) {
+    let alone = async {
+        while engines.leases("app").await != [id(lease)] {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(Duration::from_secs(10), gone).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(8));
+    timeout(Duration::from_secs(30), alone).await.unwrap();
+    assert_eq!(engines.users(), [user(lease)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_superseded_lease_is_revoked_when_its_overlap_is_over() {
+    let Some(engines) = Engines::start("vault-lease-overlap").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let overlap = Duration::from_secs(2);
+    let by_file = ByFile::new(&engines, &engines.bao.address(), overlap).await;
+    let first = fetched(&by_file.provider, "creds/app").await;
+    let superseded = Instant::now();
+    by_file.supersede(&engines).await;
+    let second = fetched(&by_file.provider, "creds/app").await;
+    assert_ne!(first.version, second.version);
+    alone(&engines, &second).await;
+    assert!(superseded.elapsed() >= overlap);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
