@@ -19,12 +19,13 @@ use oneiric_core::{
 };
 use tokio::sync::broadcast;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::api::Api;
 use crate::error::{about, late};
 use calls::{Issued, Word, say_left};
 use lease::{Fixed, Lease, Stage};
+use term::pause;
 
 /// How many changes a slow listener may be behind before it is told to look at everything.
 const CHANGES: usize = 256;
@@ -360,35 +361,58 @@ impl Leases {
             flights.extend(slot.flight);
         }
         leases.retain(|lease| !lease.has_ended());
+        for lease in &leases {
+            lease.state().stage = Stage::Released;
+        }
         let number = leases.len();
-        let at_once = usize::try_from(self.api.config.concurrency.get()).unwrap_or(usize::MAX);
-        let all = async {
-            // What is just being taken is revoked by whoever takes it.
-            futures_util::future::join_all(flights).await;
-            let each = leases.iter().map(|lease| {
-                lease.state().stage = Stage::Released;
-                self.api.revoke(&lease.id).boxed()
-            });
-            stream::iter(each.collect::<Vec<_>>())
-                .buffer_unordered(at_once)
-                .collect::<Vec<_>>()
-                .await
-        };
-        let Ok(answers) = timeout_at(deadline, all).await else {
-            tracing::warn!(leases = number, "not all leases were revoked in time");
-            return;
-        };
-        let mut failed: Vec<Error> = answers.into_iter().filter_map(Result::err).collect();
-        let denied = failed.iter().any(|error| error.kind() == ErrorKind::Denied);
+        // What is just being taken is revoked by whoever takes it.
+        let landed = timeout_at(deadline, futures_util::future::join_all(flights));
+        let (_, mut failed) = tokio::join!(landed, self.revoke_all(leases, deadline));
+        let denied = failed.iter().any(|(_, error)| error.kind() == ErrorKind::Denied);
         // A token that is ours alone can always be ended, and takes its leases along.
         if denied && self.api.session.logs_in() {
             let given_up = timeout_at(deadline, self.api.give_up_token()).await;
             if let Ok(Ok(())) = given_up {
-                failed.retain(|error| error.kind() != ErrorKind::Denied);
+                failed.retain(|(_, error)| error.kind() != ErrorKind::Denied);
             }
         }
-        failed.iter().for_each(say_left);
+        failed.iter().for_each(|(_, error)| say_left(error));
         tracing::info!(leases = number, failed = failed.len(), "leases were given back");
+    }
+
+    /// Revokes these leases, and tries again until the deadline where that fails and nothing is
+    /// denied. Answers with those that are left.
+    async fn revoke_all(
+        &self,
+        mut leases: Vec<Arc<Lease>>,
+        deadline: Instant,
+    ) -> Vec<(Arc<Lease>, Error)> {
+        let at_once = usize::try_from(self.api.config.concurrency.get()).unwrap_or(usize::MAX);
+        let time = deadline.saturating_duration_since(Instant::now());
+        let mut denied = Vec::new();
+        let mut rounds = 0;
+        loop {
+            // All have their turn before one has its second: they may be of several databases.
+            let each = leases.into_iter().map(|lease| async move {
+                let revoked = self.api.revoke(&lease.id, Some(deadline));
+                let late = |_| Err(late("a lease of ours"));
+                let revoked = timeout_at(deadline, revoked).await.unwrap_or_else(late);
+                revoked.err().map(|error| (lease, error))
+            });
+            let answers = stream::iter(each).buffer_unordered(at_once);
+            let failed: Vec<_> = answers.filter_map(std::future::ready).collect().await;
+            let (refused, failed): (Vec<_>, Vec<_>) =
+                failed.into_iter().partition(|(_, error)| error.kind() == ErrorKind::Denied);
+            denied.extend(refused);
+            let again = Instant::now() + pause(rounds, time, fastrand::f64());
+            if failed.is_empty() || again >= deadline {
+                denied.extend(failed);
+                return denied;
+            }
+            rounds += 1;
+            sleep_until(again).await;
+            leases = failed.into_iter().map(|(lease, _)| lease).collect();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -445,7 +469,7 @@ async fn issue(api: &Api, key: &SecretKey) -> Result<Held> {
 /// Revokes what nobody wants any more.
 async fn give_back(api: &Api, key: &SecretKey, held: &Held) -> Result<Held> {
     if let Held::Lease(lease) = held {
-        api.revoke(&lease.id).await.unwrap_or_else(|error| say_left(&error));
+        api.revoke(&lease.id, None).await.unwrap_or_else(|error| say_left(&error));
     }
     Err(about(ErrorKind::Unavailable, &api.name(key)))
 }

@@ -59,7 +59,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    fn new(text: SecretValue, generation: u64, life: Life) -> Self {
+    pub(crate) fn new(text: SecretValue, generation: u64, life: Life) -> Self {
         Self { text, generation, life: Arc::new(Mutex::new(life)) }
     }
 

@@ -73,7 +73,7 @@ impl Api {
         match (value, Term::new(since, answer.lease_duration, answer.renewable)) {
             (Ok(value), Some(term)) => Ok(Issued::Lease { id, value, token, term }),
             (refused, _) => {
-                self.revoke(&id).await.unwrap_or_else(|error| say_left(&error));
+                self.revoke(&id, None).await.unwrap_or_else(|error| say_left(&error));
                 refused?;
                 let message = format!("the lease of `{what}` ends before it begins");
                 Err(Error::new(ErrorKind::Unavailable, message))
@@ -118,10 +118,11 @@ impl Api {
     }
 
     /// Ends a lease, and what it is of. That there is none any more is a success.
-    pub(super) async fn revoke(&self, id: &str) -> Result<()> {
+    pub(super) async fn revoke(&self, id: &str, deadline: Option<Instant>) -> Result<()> {
         let body = Body::json(&serde_json::json!({ "lease_id": id, "sync": true }));
         let path = vec!["sys", "leases", "revoke"];
-        let ask = Ask::post(path, body, Call::Read, "a lease of ours");
+        let mut ask = Ask::post(path, body, Call::OfLease, "a lease of ours");
+        ask.deadline = deadline;
         self.success(&ask).await.map(drop)
     }
 

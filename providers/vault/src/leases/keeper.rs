@@ -52,14 +52,18 @@ pub(super) async fn keep(leases: Weak<Leases>, lease: Arc<Lease>) {
             Do::Look => Ok(()),
             Do::Renew => renew(&leases, &lease).await,
             Do::Succeed => succeed(&leases, &lease).await,
-            Do::Revoke => match leases.api.revoke(&lease.id).await {
-                // It ends by itself before long, and its time was up.
-                Err(error) if !passes(&error) => {
-                    say_left(&error);
-                    return leases.forget(&lease);
-                }
+            Do::Revoke => match leases.api.revoke(&lease.id, None).await {
                 Ok(()) => return leases.forget(&lease),
-                failed => failed,
+                // Asking again changes nothing.
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    say_left(&error);
+                    lease.state().stage = Stage::Left;
+                    Ok(())
+                }
+                Err(error) => {
+                    say(&lease, "a lease cannot be revoked now", &error);
+                    Err(error)
+                }
             },
         };
         drop(leases);
@@ -87,18 +91,14 @@ fn plan(leases: &Leases, lease: &Lease, jitter: f64) -> (Do, Instant) {
     let mut state = lease.state();
     match state.stage {
         Stage::Released => (Do::Rest, now),
-        Stage::Superseded { .. } if ends <= now => (Do::Rest, now),
-        Stage::Superseded { until } => {
-            let at = match state.term.next(jitter) {
-                Next::Renew(at) if ends < until => at,
-                _ => until.min(ends),
-            };
-            match at {
-                at if at >= until => (Do::Revoke, until),
-                at if at >= ends => (Do::Rest, ends),
-                at => (Do::Renew, at),
-            }
-        }
+        Stage::Superseded { .. } | Stage::Left if ends <= now => (Do::Rest, now),
+        // It may end later than it would now: with a token that is prolonged.
+        Stage::Left => (Do::Look, ends),
+        Stage::Superseded { until } if until <= now => (Do::Revoke, now),
+        Stage::Superseded { until } => match state.term.next(jitter) {
+            Next::Renew(at) if at < ends && ends < until => (Do::Renew, at),
+            _ => (Do::Look, until.min(ends)),
+        },
         Stage::Current => {
             // What belongs to a token that nobody keeps alive any more ends with it, too.
             if ends <= now || (replaced && lease.token.life() != Life::Endless) {
@@ -171,13 +171,50 @@ pub(super) async fn follow(leases: Weak<Leases>, key: oneiric_core::SecretKey, f
     }
 }
 
-/// Whether it may be otherwise in a moment.
-fn passes(error: &Error) -> bool {
-    let kind = error.kind();
-    kind.may_serve_stale() || matches!(kind, ErrorKind::Ambiguous | ErrorKind::Unauthenticated)
-}
-
 fn say(lease: &Lease, what: &str, error: &Error) {
     let (key, version, error) = (&lease.key, lease.version(), error.chain());
     tracing::warn!(%key, %version, error, "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::api::Api;
+    use crate::leases::term::Term;
+    use crate::session::Token;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A lease of an hour, by a token that lives for ten seconds.
+    fn lease(now: Instant) -> (Arc<Leases>, Arc<Lease>) {
+        let mut config = Config::new("http://127.0.0.1:1");
+        config.auth.token = Some("t".into());
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let leases = Leases::new(Arc::new(Api::new(config, vec![url])), 60 * SECOND);
+        let token = Token::new("t".into(), 0, Life::new(now, 10, true));
+        let term = Term::new(now, 3600, true).unwrap();
+        let lease = Lease::new("a".parse().unwrap(), "a/b".into(), "v".into(), token, term);
+        (leases, lease)
+    }
+
+    #[tokio::test]
+    async fn a_superseded_lease_is_not_let_go_while_its_token_may_be_prolonged() {
+        let now = Instant::now();
+        let (leases, lease) = lease(now);
+        for (stage, next) in [
+            (Stage::Superseded { until: now + 60 * SECOND }, (Do::Look, now + 60 * SECOND)),
+            (Stage::Left, (Do::Look, now + 3600 * SECOND)),
+        ] {
+            lease.state().stage = stage;
+            leases.api.session.prolong(&lease.token, Life::new(now, 10, true));
+            assert_eq!(plan(&leases, &lease, 0.0), (Do::Look, now + 10 * SECOND));
+            leases.api.session.prolong(&lease.token, Life::new(now, 7200, true));
+            assert_eq!(plan(&leases, &lease, 0.0), next);
+        }
+        lease.state().stage = Stage::Superseded { until: now };
+        assert_eq!(plan(&leases, &lease, 0.0).0, Do::Revoke);
+        lease.lose();
+        assert_eq!(plan(&leases, &lease, 0.0).0, Do::Rest);
+    }
 }

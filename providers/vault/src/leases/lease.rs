@@ -43,6 +43,8 @@ pub(super) enum Stage {
     Due,
     /// It has been, and lives for those who still use it.
     Superseded { until: Instant },
+    /// We may not revoke it, so it is left to end by itself, or with its token.
+    Left,
     /// It was given back, or is to be.
     Released,
 }

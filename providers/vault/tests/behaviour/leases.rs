@@ -225,6 +225,44 @@ async fn a_superseded_lease_is_revoked_when_its_overlap_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_fails_is_tried_again() {
+    let Some((engines, database)) = Engines::apart("vault-lease-unrevoked").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let gate = Gate::before(engines.bao.port()).await;
+    let by_file = ByFile::new(&engines, &gate.address(), Duration::from_secs(1)).await;
+    fetched(&by_file.provider, "creds/app").await;
+    by_file.supersede(&engines).await;
+    let second = fetched(&by_file.provider, "creds/app").await;
+    database.play(Mode::Closed);
+    failing(&gate).await;
+    assert_eq!(engines.leases("app").await.len(), 2);
+    database.mend();
+    alone(&engines, &second).await;
+
+    // And so it is at the end, until the deadline.
+    database.play(Mode::Closed);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    tokio::join!(by_file.provider.release(deadline), async {
+        failing(&gate).await;
+        database.mend();
+    });
+    assert!(Instant::now() < deadline);
+    assert_eq!(engines.leases("app").await.len(), 0);
+    assert_eq!(engines.users().len(), 0);
+}
+
+/// Waits for some requests, which are all the same where nothing else is to be done.
+async fn failing(gate: &Gate) {
+    let asked = gate.requests();
+    let failing = async {
+        while gate.requests() < asked + 4 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), failing).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_watches_is_renewed_and_then_left_to_end() {
     let Some(engines) = Engines::start("vault-lease-unwatched").await else { return };
     engines.role("app", "2s", "4s").await;
