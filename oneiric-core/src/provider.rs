@@ -134,7 +134,12 @@ pub trait SecretProvider: fmt::Debug + Send + Sync + 'static {
     /// the deadline at the latest. It is called last of all, when nothing uses a secret of this
     /// provider any more; what is fetched after it may be `Unavailable`. By default there is
     /// nothing to give back, as with most stores. A wrapper passes it on.
-    async fn release(&self, _deadline: Instant) {}
+    ///
+    /// Returns whether the store confirmed that it keeps nothing which the provider knows of. What
+    /// it may still keep is logged, and ends by itself.
+    async fn release(&self, _deadline: Instant) -> bool {
+        true
+    }
 }
 
 /// The ability to name the secrets that a provider has, and the versions of each. Never a value.

@@ -372,7 +372,8 @@ impl Resolver {
     }
 
     /// Has every provider give back what its store keeps for this process, such as leases, at most
-    /// until the deadline. Returns whether all were done in time.
+    /// until the deadline. Returns whether all have done so in time, and each was confirmed by its
+    /// store that nothing is left.
     ///
     /// Call it last of all, after [`shutdown`](Self::shutdown): what still uses a secret then, a
     /// pool that is being drained for one, may lose it. Who does not call it leaves it to the store
@@ -381,16 +382,16 @@ impl Resolver {
         let each = self.providers().map(|(id, provider)| async move {
             // A panic in one keeps the others from nothing.
             let released = AssertUnwindSafe(provider.release(deadline)).catch_unwind();
-            let in_time = matches!(timeout_at(deadline, released).await, Ok(Ok(())));
-            if !in_time {
+            let nothing_left = matches!(timeout_at(deadline, released).await, Ok(Ok(true)));
+            if !nothing_left {
                 tracing::warn!(
                     target: "oneiric",
                     provider = %id,
                     "not all that the store keeps for us was given back; it ends by itself"
                 );
             }
-            in_time
+            nothing_left
         });
-        join_all(each).await.into_iter().all(|in_time| in_time)
+        join_all(each).await.into_iter().all(|nothing_left| nothing_left)
     }
 }

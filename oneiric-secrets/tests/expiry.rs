@@ -62,11 +62,12 @@ impl SecretProvider for Lender {
         None
     }
 
-    async fn release(&self, _: Instant) {
+    async fn release(&self, _: Instant) -> bool {
         if self.away.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.released.store(true, Ordering::SeqCst);
+        // What was given back once is not there a second time.
+        !self.released.swap(true, Ordering::SeqCst)
     }
 }
 
@@ -146,6 +147,10 @@ async fn every_provider_is_asked_to_give_back_and_none_is_waited_for_past_the_de
     resolver.get(&reference).await.unwrap();
     assert!(resolver.release(Instant::now() + LIFE).await);
     assert!(lender.released.load(Ordering::SeqCst));
+    assert!(
+        !resolver.release(Instant::now() + LIFE).await,
+        "a provider says that something is left"
+    );
     lender.away.store(true, Ordering::SeqCst);
     let started = Instant::now();
     assert!(!resolver.release(started + LIFE).await);

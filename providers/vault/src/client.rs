@@ -200,9 +200,10 @@ impl SecretProvider for VaultProvider {
         self.leases.is_none().then_some(self)
     }
 
-    async fn release(&self, deadline: Instant) {
-        if let Some(leases) = &self.leases {
-            leases.release(deadline).await;
+    async fn release(&self, deadline: Instant) -> bool {
+        match &self.leases {
+            Some(leases) => leases.release(deadline).await,
+            None => true,
         }
     }
 }

@@ -49,6 +49,8 @@ struct State {
     /// What keeps the leases; it ends with us.
     keepers: JoinSet<()>,
     released: bool,
+    /// How many leases that nobody wanted could not be revoked.
+    unwanted: usize,
 }
 
 /// What there is of one key.
@@ -268,7 +270,7 @@ impl Leases {
     /// Puts a new credential in place. `None` if nobody wants any more.
     fn install(self: &Arc<Self>, key: &SecretKey, new: Held) -> Option<Held> {
         let mut state = self.state();
-        let State { slots, keepers, released } = &mut *state;
+        let State { slots, keepers, released, .. } = &mut *state;
         if *released {
             return None;
         }
@@ -344,8 +346,8 @@ impl Leases {
         }
     }
 
-    /// Revokes every lease, and takes no more.
-    pub(crate) async fn release(&self, deadline: Instant) {
+    /// Revokes every lease, and takes no more. Returns whether none is left.
+    pub(crate) async fn release(&self, deadline: Instant) -> bool {
         let (slots, mut keepers) = {
             let mut state = self.state();
             state.released = true;
@@ -367,17 +369,35 @@ impl Leases {
         let number = leases.len();
         // What is just being taken is revoked by whoever takes it.
         let landed = timeout_at(deadline, futures_util::future::join_all(flights));
-        let (_, mut failed) = tokio::join!(landed, self.revoke_all(leases, deadline));
-        let denied = failed.iter().any(|(_, error)| error.kind() == ErrorKind::Denied);
-        // A token that is ours alone can always be ended, and takes its leases along.
-        if denied && self.api.session.logs_in() {
-            let given_up = timeout_at(deadline, self.api.give_up_token()).await;
+        let (landed, failed) = tokio::join!(landed, self.revoke_all(leases, deadline));
+        let left = self.give_up_tokens(failed, deadline).await;
+        left.iter().for_each(|(_, error)| say_left(error));
+        tracing::info!(leases = number, failed = left.len(), "leases were given back");
+        let unwanted = self.state().unwanted;
+        left.is_empty() && landed.is_ok() && unwanted == 0
+    }
+
+    /// A token that is ours alone can be ended where its leases may not be, and takes them along.
+    /// Answers with the leases that are left.
+    async fn give_up_tokens(
+        &self,
+        mut failed: Vec<(Arc<Lease>, Error)>,
+        deadline: Instant,
+    ) -> Vec<(Arc<Lease>, Error)> {
+        if !self.api.session.logs_in() {
+            return failed;
+        }
+        // Not all need be by the token of today.
+        let denied = failed.iter().filter(|(_, error)| error.kind() == ErrorKind::Denied);
+        let tokens: HashMap<_, _> =
+            denied.map(|(lease, _)| (lease.token.generation, lease.token.clone())).collect();
+        for (generation, token) in tokens {
+            let given_up = timeout_at(deadline, self.api.give_up(&token, deadline)).await;
             if let Ok(Ok(())) = given_up {
-                failed.retain(|(_, error)| error.kind() != ErrorKind::Denied);
+                failed.retain(|(lease, _)| lease.token.generation != generation);
             }
         }
-        failed.iter().for_each(|(_, error)| say_left(error));
-        tracing::info!(leases = number, failed = failed.len(), "leases were given back");
+        failed
     }
 
     /// Revokes these leases, and tries again until the deadline where that fails and nothing is
@@ -426,19 +446,23 @@ fn depart(leases: Weak<Leases>, api: Arc<Api>, key: SecretKey) -> Flight {
     let task = tokio::spawn(async move {
         let issued = issue(&api, &key).await;
         let leases = leases.upgrade();
-        match (issued, leases) {
+        let unwanted = match (issued, &leases) {
             (Ok(held), Some(leases)) => match leases.install(&key, held.clone()) {
-                Some(held) => Ok(held),
-                None => give_back(&api, &key, &held).await,
+                Some(held) => return Ok(held),
+                None => Unwanted::of(&held, about(ErrorKind::Unavailable, &api.name(&key))),
             },
-            (Ok(held), None) => give_back(&api, &key, &held).await,
-            (Err(error), leases) => {
-                if let Some(leases) = leases {
-                    leases.fail(&key);
-                }
-                Err(error)
-            }
+            (Ok(held), None) => Unwanted::of(&held, about(ErrorKind::Unavailable, &api.name(&key))),
+            (Err(unwanted), _) => unwanted,
+        };
+        let left = match unwanted.lease {
+            Some(id) => api.revoke(&id, None).await.inspect_err(say_left).is_err(),
+            None => false,
+        };
+        if let Some(leases) = leases {
+            leases.state().unwanted += usize::from(left);
+            leases.fail(&key);
         }
+        Err(unwanted.why)
     });
     let landed = task.map(|landed| {
         landed.unwrap_or_else(|_| Err(Error::new(ErrorKind::Bug, "a lease ended in a panic")))
@@ -446,7 +470,29 @@ fn depart(leases: Weak<Leases>, api: Arc<Api>, key: SecretKey) -> Flight {
     landed.boxed().shared()
 }
 
-async fn issue(api: &Api, key: &SecretKey) -> Result<Held> {
+/// Why there is no credential, and the lease that there is all the same.
+struct Unwanted {
+    lease: Option<String>,
+    why: Error,
+}
+
+impl Unwanted {
+    fn of(held: &Held, why: Error) -> Self {
+        let lease = match held {
+            Held::Lease(lease) => Some(lease.id.clone()),
+            Held::Fixed(_) => None,
+        };
+        Self { lease, why }
+    }
+}
+
+impl From<Error> for Unwanted {
+    fn from(why: Error) -> Self {
+        Self { lease: None, why }
+    }
+}
+
+async fn issue(api: &Api, key: &SecretKey) -> std::result::Result<Held, Unwanted> {
     let mut reads = 0;
     loop {
         let asked = Instant::now();
@@ -454,6 +500,7 @@ async fn issue(api: &Api, key: &SecretKey) -> Result<Held> {
             Issued::Lease { id, value, token, term } => {
                 return Ok(Held::Lease(Lease::new(key.clone(), id, value, token, term)));
             }
+            Issued::Useless { id, why } => return Err(Unwanted { lease: Some(id), why }),
             Issued::Fixed { left, .. } if left <= NEAR && reads < NEAR_READS => {
                 reads += 1;
                 sleep(left + NEAR).await;
@@ -464,12 +511,4 @@ async fn issue(api: &Api, key: &SecretKey) -> Result<Held> {
             }
         }
     }
-}
-
-/// Revokes what nobody wants any more.
-async fn give_back(api: &Api, key: &SecretKey, held: &Held) -> Result<Held> {
-    if let Held::Lease(lease) = held {
-        api.revoke(&lease.id, None).await.unwrap_or_else(|error| say_left(&error));
-    }
-    Err(about(ErrorKind::Unavailable, &api.name(key)))
 }

@@ -101,8 +101,8 @@ impl SecretProvider for Lined {
         self.provider.lister()
     }
 
-    async fn release(&self, deadline: Instant) {
-        self.provider.release(deadline).await;
+    async fn release(&self, deadline: Instant) -> bool {
+        self.provider.release(deadline).await
     }
 }
 
@@ -235,7 +235,7 @@ async fn leases_hold_the_contract() {
     assert_eq!(skipped, expected);
     assert_eq!(expected.len(), NONE.len(), "each of these is a case");
     // However reads were dropped, and whatever was out of order: nothing is left behind.
-    rig.provider.release(Instant::now() + Duration::from_secs(5)).await;
+    assert!(rig.provider.release(Instant::now() + Duration::from_secs(5)).await);
     assert_eq!(rig.lender.leases(), 0);
     assert!(rig.folder.path().exists());
 }

@@ -21,6 +21,8 @@ pub(super) enum Issued {
     Lease { id: String, value: SecretValue, token: Token, term: Term },
     /// The one credential of a static role, until the server changes it.
     Fixed { value: SecretValue, rotated: String, left: Duration },
+    /// A lease, and why it is of no use.
+    Useless { id: String, why: Error },
 }
 
 /// What the server says of a lease that we hold.
@@ -72,11 +74,11 @@ impl Api {
         let value = payload::value(data, &self.config.value_key, &what);
         match (value, Term::new(since, answer.lease_duration, answer.renewable)) {
             (Ok(value), Some(term)) => Ok(Issued::Lease { id, value, token, term }),
-            (refused, _) => {
-                self.revoke(&id, None).await.unwrap_or_else(|error| say_left(&error));
-                refused?;
+            (Err(why), _) => Ok(Issued::Useless { id, why }),
+            (Ok(_), None) => {
                 let message = format!("the lease of `{what}` ends before it begins");
-                Err(Error::new(ErrorKind::Unavailable, message))
+                let why = Error::new(ErrorKind::Unavailable, message);
+                Ok(Issued::Useless { id, why })
             }
         }
     }
@@ -126,12 +128,15 @@ impl Api {
         self.success(&ask).await.map(drop)
     }
 
-    /// Ends our own token, which takes its leases along.
-    pub(super) async fn give_up_token(&self) -> Result<()> {
+    /// Ends a token of ours, which takes its leases along.
+    pub(super) async fn give_up(&self, token: &Token, deadline: Instant) -> Result<()> {
         let path = vec!["auth", "token", "revoke-self"];
         let body = Body::json(&serde_json::json!({}));
-        let ask = Ask::post(path, body, Call::Read, "our own token");
-        self.success(&ask).await.map(drop)
+        let mut ask = Ask::post(path, body, Call::Read, "a token of ours");
+        ask.deadline = Some(deadline);
+        // This one and no other: a new login in its place would be ended for nothing.
+        let reply = self.session.http.send(&ask, Some(&token.text)).await?;
+        if reply.is_success() { Ok(()) } else { Err(reply.failure(&ask)) }
     }
 }
 
@@ -175,7 +180,7 @@ mod tests {
                 Issued::Fixed { value, rotated, left } => {
                     (value.expose_str().unwrap().to_owned(), rotated, left)
                 }
-                Issued::Lease { .. } => panic!("there is no lease"),
+                _ => panic!("there is no lease"),
             }
         };
         let (value, rotated, left) = read(7);

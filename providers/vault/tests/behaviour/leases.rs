@@ -1,5 +1,6 @@
 //! Leases of a real database engine: taken once, renewed, replaced before they end, and given back.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,7 +140,7 @@ async fn one_lease_is_taken_for_all_and_given_back() {
     let password: serde_json::Value = serde_json::from_slice(all[0].value.expose()).unwrap();
     assert!(!debug.contains(password["password"].as_str().unwrap()), "{debug}");
 
-    provider.release(Instant::now() + Duration::from_secs(5)).await;
+    assert!(provider.release(Instant::now() + Duration::from_secs(30)).await);
     assert_eq!(engines.leases("app").await.len(), 0);
     assert_eq!(engines.users().len(), 0);
     assert_eq!(refused(&provider, "creds/app").await, ErrorKind::Unavailable);
@@ -242,10 +243,11 @@ async fn a_revocation_that_fails_is_tried_again() {
     // And so it is at the end, until the deadline.
     database.play(Mode::Closed);
     let deadline = Instant::now() + Duration::from_secs(30);
-    tokio::join!(by_file.provider.release(deadline), async {
+    let (released, ()) = tokio::join!(by_file.provider.release(deadline), async {
         failing(&gate).await;
         database.mend();
     });
+    assert!(released);
     assert!(Instant::now() < deadline);
     assert_eq!(engines.leases("app").await.len(), 0);
     assert_eq!(engines.users().len(), 0);
@@ -410,11 +412,14 @@ async fn who_gives_up_waiting_loses_no_lease() {
     timeout(Duration::from_secs(5), given_back).await.unwrap();
 }
 
-/// A lease ends with the token that it was taken by, so it is replaced when that is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
-    let Some(engines) = Engines::start("vault-lease-token").await else { return };
-    engines.role("app", "1h", "2h").await;
+/// A provider with a login whose tokens live so long. It may revoke no lease.
+async fn by_login(
+    engines: &Engines,
+    address: &str,
+    ttl: &str,
+    max_ttl: &str,
+    dir: &Path,
+) -> VaultProvider {
     let admin = &engines.admin;
     let rules = json!({ "path": {
         "database/creds/*": { "capabilities": ["read"] },
@@ -422,15 +427,14 @@ async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
     } });
     admin.post("sys/policies/acl/app", json!({ "policy": rules.to_string() })).await;
     admin.post("sys/auth/approle", json!({ "type": "approle" })).await;
-    let role = json!({ "token_policies": "app", "token_ttl": "4s", "token_max_ttl": "6s" });
+    let role = json!({ "token_policies": "app", "token_ttl": ttl, "token_max_ttl": max_ttl });
     admin.post("auth/approle/role/app", role).await;
     let role_id = admin.get("auth/approle/role/app/role-id").await;
     let secret_id = admin.post("auth/approle/role/app/secret-id", json!({})).await;
-    let dir = tempfile::tempdir().unwrap();
     let text = secret_id["data"]["secret_id"].as_str().unwrap();
-    let file = crate::support::write(dir.path(), "secret-id", text);
+    let file = crate::support::write(dir, "secret-id", text);
     let mut config = crate::support::with_auth(
-        &engines.bao.address(),
+        address,
         &format!(
             "[approle]\nrole_id = '{}'\nsecret_id_file = '{}'",
             role_id["data"]["role_id"].as_str().unwrap(),
@@ -438,7 +442,16 @@ async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
         ),
     );
     config.engine = Engine::Leases;
-    let provider = config.build().unwrap();
+    config.build().unwrap()
+}
+
+/// A lease ends with the token that it was taken by, so it is replaced when that is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
+    let Some(engines) = Engines::start("vault-lease-token").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let dir = tempfile::tempdir().unwrap();
+    let provider = by_login(&engines, &engines.bao.address(), "4s", "6s", dir.path()).await;
     let mut changes = provider.changes().unwrap();
     let mut last = fetched(&provider, "creds/app").await;
     let left = last.expires_at.unwrap().duration_since(std::time::SystemTime::now()).unwrap();
@@ -453,14 +466,57 @@ async fn a_lease_does_not_outlive_its_token_and_is_replaced_with_it() {
         assert_ne!(next.version, last.version);
         last = next;
     }
-    // It may revoke no lease, but it may end its own token, and that ends them.
-    provider.release(Instant::now() + Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_token_is_given_up_whose_leases_may_not_be_revoked() {
+    let Some(engines) = Engines::start("vault-lease-tokens").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let gate = Gate::before(engines.bao.port()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let provider = by_login(&engines, &gate.address(), "1h", "2h", dir.path()).await;
+    let mut changes = provider.changes().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    // The call, and the look whether the token is known: so there is another login.
+    gate.refuse(2);
+    provider.stamps(&[key("creds/app")]).await.pop().unwrap().unwrap();
+    timeout(Duration::from_secs(20), changes.next()).await.unwrap().unwrap();
+    let second = fetched(&provider, "creds/app").await;
+    assert_ne!(first.version, second.version);
+    assert_eq!(engines.leases("app").await.len(), 2, "the first token has not ended");
+
+    assert!(provider.release(Instant::now() + Duration::from_secs(30)).await);
     let gone = async {
-        while !engines.users().is_empty() {
+        while !engines.leases("app").await.is_empty() || !engines.users().is_empty() {
             sleep(Duration::from_millis(100)).await;
         }
     };
-    timeout(Duration::from_secs(8), gone).await.unwrap();
+    timeout(Duration::from_secs(30), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_left_at_the_end_is_said() {
+    let lender = Lender::start("token").await;
+    lender.set("database/creds/app", Some("one"));
+    lender.set("database/creds/empty", Some(""));
+    let address = format!("http://127.0.0.1:{}", lender.port());
+    let soon = || Instant::now() + Duration::from_secs(20);
+    let provider = leased(&address, "token").build().unwrap();
+    assert!(provider.release(soon()).await, "there is nothing");
+    let provider = leased(&address, "token").build().unwrap();
+    fetched(&provider, "creds/app").await;
+    assert!(provider.release(soon()).await);
+    assert_eq!(lender.leases(), 0);
+
+    lender.keep(true);
+    // One that serves, and one of no use.
+    for (name, kind) in [("creds/app", None), ("creds/empty", Some(ErrorKind::Invalid))] {
+        let provider = leased(&address, "token").build().unwrap();
+        let asked = provider.fetch(&FetchRequest::new(key(name))).await;
+        assert_eq!(asked.err().map(|error| error.kind()), kind);
+        assert!(!provider.release(soon()).await, "{name}");
+    }
+    assert_eq!(lender.leases(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

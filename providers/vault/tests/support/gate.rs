@@ -35,6 +35,7 @@ pub(crate) struct Gate {
 #[derive(Default)]
 struct Shared {
     lose: AtomicBool,
+    refuse: AtomicU64,
     requests: AtomicU64,
 }
 
@@ -70,6 +71,11 @@ impl Gate {
         self.shared.lose.store(true, Ordering::SeqCst);
     }
 
+    /// So many requests are answered as if their token were unknown.
+    pub(crate) fn refuse(&self, requests: u64) {
+        self.shared.refuse.store(requests, Ordering::SeqCst);
+    }
+
     /// How many requests have come.
     pub(crate) fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
@@ -98,8 +104,10 @@ async fn pass(
     let mut upstream = TcpStream::connect(("127.0.0.1", server)).await.ok()?;
     let (mut asked, mut answered) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let (mut fresh, mut cut) = (true, false);
+    let refusal = r#"{"errors":["permission denied"]}"#;
+    let refusal = Mode::Answering("403 Forbidden".into(), refusal.into());
     loop {
-        let now = mode.borrow_and_update().clone();
+        let mut now = mode.borrow_and_update().clone();
         if now == Mode::Closed {
             return None;
         }
@@ -116,6 +124,10 @@ async fn pass(
                     shared.requests.fetch_add(1, Ordering::SeqCst);
                     cut = changes_a_version(request) && shared.lose.swap(false, Ordering::SeqCst);
                     fresh = false;
+                    let left = |left: u64| left.checked_sub(1);
+                    if shared.refuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+                        now = refusal.clone();
+                    }
                 }
                 if let Mode::Answering(head, body) = &now {
                     let length = body.len();

@@ -28,6 +28,7 @@ struct Shared {
     made: u64,
     token: String,
     denied: bool,
+    kept: bool,
     throttled: bool,
 }
 
@@ -66,6 +67,11 @@ impl Lender {
 
     pub(crate) fn deny(&self, denied: bool) {
         self.shared.lock().unwrap().denied = denied;
+    }
+
+    /// Whether nobody may end a lease.
+    pub(crate) fn keep(&self, kept: bool) {
+        self.shared.lock().unwrap().kept = kept;
     }
 
     pub(crate) fn throttle(&self, throttled: bool) {
@@ -142,6 +148,7 @@ impl Shared {
             "sys/leases/lookup" => errors(400, &["invalid lease"]),
             "sys/leases/renew" if known => (200, Some(granted)),
             "sys/leases/renew" => errors(400, &["lease not found"]),
+            "sys/leases/revoke" if self.kept => errors(403, &["permission denied"]),
             "sys/leases/revoke" => {
                 self.leases.remove(id);
                 (204, None)
