@@ -88,8 +88,7 @@ async fn renew(session: &Session, token: &Token, granted: Duration, life: &mut L
             session.prolong(token, renewed);
             *life = renewed;
             let Life::Limited { ttl, .. } = renewed else { return Step::Renewed };
-            // Near its utmost end a token is prolonged by less and less; another one is better.
-            if ttl < granted / 2 && session.logs_in() { Step::Replace } else { Step::Renewed }
+            if is_worn(ttl, granted) && session.logs_in() { Step::Replace } else { Step::Renewed }
         }
         Err(error) if passes(&error) => {
             say("our token cannot be renewed now", &error);
@@ -118,6 +117,13 @@ fn due(ttl: Duration, jitter: f64) -> Duration {
     ttl.mul_f64(2.0 / 3.0 * (1.0 - jitter / 10.0))
 }
 
+/// Whether it is time for another token: this one is prolonged by less than it was granted for, so
+/// its utmost end is near. What ends with it, a lease, has the rest of its life to be replaced in,
+/// at least a third of a term.
+fn is_worn(ttl: Duration, granted: Duration) -> bool {
+    ttl < granted
+}
+
 /// How long to wait after a failure: a share of the life, so that there are several attempts left.
 fn pause(ttl: Duration, jitter: f64) -> Duration {
     (ttl / 10).min(MAX_PAUSE).mul_f64(0.5 + jitter / 2.0).max(MIN_PAUSE)
@@ -135,5 +141,21 @@ mod tests {
         assert_eq!(pause(hour, 1.0), MAX_PAUSE);
         assert_eq!(pause(Duration::from_secs(30), 0.0), Duration::from_millis(1500));
         assert_eq!(pause(Duration::ZERO, 0.0), MIN_PAUSE);
+    }
+
+    #[test]
+    fn what_ends_with_a_token_has_at_least_a_third_of_its_term() {
+        let granted = Duration::from_secs(60);
+        for utmost in 61..300 {
+            let utmost = Duration::from_secs(utmost);
+            for jitter in [0.0, 0.3, 1.0] {
+                let (mut now, mut ttl) = (Duration::ZERO, granted);
+                while !is_worn(ttl, granted) {
+                    now += due(ttl, jitter);
+                    ttl = granted.min(utmost - now);
+                }
+                assert!(utmost - now >= granted / 3, "{utmost:?} {jitter}: {:?}", utmost - now);
+            }
+        }
     }
 }
