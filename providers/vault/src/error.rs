@@ -14,6 +14,9 @@ pub(crate) enum Call {
     /// The same, about a lease that is ours. A server that cannot ask its own store, or the system
     /// that the lease is of, says so with the status of a malformed request, and ours is none.
     OfLease,
+    /// It brings what is given once, as a lease or what was wrapped: whoever asks again gets
+    /// another one, or nothing. For who waits for it, it is a read.
+    Once,
     /// It may have happened although no reply says so.
     Write,
     /// The same, with a value in the request, which an answer could quote.
@@ -185,6 +188,7 @@ mod tests {
             (Seen::Garbled, Unavailable, Ambiguous),
         ] {
             assert_eq!(seen.kind(Call::Read), read, "{seen:?}");
+            assert_eq!(seen.kind(Call::Once), read, "{seen:?}");
             let refused = matches!(seen, Seen::Status { status: 400, .. });
             let of_lease = if refused { Unavailable } else { read };
             assert_eq!(seen.kind(Call::OfLease), of_lease, "{seen:?}");

@@ -189,8 +189,10 @@ impl Http {
             if another && nodes_left > 0 && Instant::now() < deadline {
                 continue;
             }
-            if !another {
-                self.nodes.choose(at);
+            match seen.is_some_and(|seen| may_go_on(seen, Call::Read)) {
+                true if !another => self.nodes.leave(at),
+                true => {}
+                false => self.nodes.choose(at),
             }
             return answer.map_err(|Broken { seen, said }| failed(seen, ask.call, ask.what, &said));
         }

@@ -110,7 +110,7 @@ async fn secret_id(session: &Session, login: &AppRole) -> Result<Option<SecretVa
     }
     let body = Body::json(&json!({}));
     let ask =
-        Ask::post(vec!["sys", "wrapping", "unwrap"], body, Call::Read, "the wrapped secret id");
+        Ask::post(vec!["sys", "wrapping", "unwrap"], body, Call::Once, "the wrapped secret id");
     let reply = session.http.send(&ask, Some(&held)).await?;
     match reply.read::<Wrapped>() {
         Some(Wrapped { data }) if reply.is_success() => {
@@ -120,8 +120,8 @@ async fn secret_id(session: &Session, login: &AppRole) -> Result<Option<SecretVa
         _ => {
             let path = path.display();
             let message = format!(
-                "the secret id in `{path}` cannot be unwrapped: it has expired, or somebody else \
-                 has done it"
+                "the secret id in `{path}` cannot be unwrapped: it has expired, somebody else has \
+                 done it, or we have and its answer was lost"
             );
             Err(refused(&reply, &ask, &message))
         }

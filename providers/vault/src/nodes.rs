@@ -39,6 +39,12 @@ impl Nodes {
         })
     }
 
+    /// Notes that this node has not answered what cannot be asked of another one: that one is asked
+    /// first from now on.
+    pub(crate) fn leave(&self, at: usize) {
+        self.choose((at + 1) % self.urls.len());
+    }
+
     /// Notes that this node has answered.
     pub(crate) fn choose(&self, at: usize) {
         if self.chosen.swap(at, Ordering::Relaxed) != at {
@@ -50,6 +56,8 @@ impl Nodes {
 /// Whether another node may be asked the same: this one has done nothing, or what it may have done
 /// matters to nobody. What was refused for our own sake is not asked again.
 pub(crate) fn may_go_on(seen: Seen, call: Call) -> bool {
+    // Of what is given once the first may have been, as a write may have been made.
+    let call = if call == Call::Once { Call::Write } else { call };
     match seen {
         Seen::NoConnection => true,
         Seen::NoRequest => false,
@@ -59,8 +67,8 @@ pub(crate) fn may_go_on(seen: Seen, call: Call) -> bool {
     }
 }
 
-/// How long one of the nodes that are left may take, of the time that is left. A write whose time
-/// is up is not sent to another node, so it gets all of it.
+/// How long one of the nodes that are left may take, of the time that is left. What is not sent to
+/// another node when its time is up gets all of it.
 pub(crate) fn share(left: Duration, nodes_left: usize, call: Call) -> Duration {
     match (call, u32::try_from(nodes_left)) {
         (Call::Read | Call::OfLease, Ok(nodes)) if nodes > 1 => left / nodes,
@@ -80,6 +88,10 @@ mod tests {
         assert_eq!(order(&nodes), [0, 1, 2]);
         nodes.choose(1);
         assert_eq!(order(&nodes), [1, 2, 0]);
+        nodes.leave(1);
+        assert_eq!(order(&nodes), [2, 0, 1]);
+        nodes.leave(2);
+        assert_eq!(order(&nodes), [0, 1, 2]);
     }
 
     #[test]
@@ -105,6 +117,7 @@ mod tests {
         ] {
             assert_eq!(may_go_on(seen, Call::Read), read, "{seen:?}");
             assert_eq!(may_go_on(seen, Call::OfLease), read, "{seen:?}");
+            assert_eq!(may_go_on(seen, Call::Once), write, "{seen:?}");
             assert_eq!(may_go_on(seen, Call::Write), write, "{seen:?}");
             assert_eq!(may_go_on(seen, Call::WriteOfValue), write, "{seen:?}");
         }
@@ -116,6 +129,7 @@ mod tests {
         assert_eq!(share(left, 3, Call::Read), Duration::from_secs(3));
         assert_eq!(share(left, 3, Call::OfLease), Duration::from_secs(3));
         assert_eq!(share(left, 1, Call::Read), left);
+        assert_eq!(share(left, 3, Call::Once), left);
         assert_eq!(share(left, 3, Call::Write), left);
     }
 }

@@ -58,13 +58,14 @@ impl Api {
     /// behind that nobody knows; it ends by itself.
     pub(super) async fn issue(&self, key: &SecretKey) -> Result<Issued> {
         let what = self.name(key);
-        let ask = Ask::get(self.path(None, key)?, &what, None);
+        let mut ask = Ask::get(self.path(None, key)?, &what, None);
+        ask.call = Call::Once;
         let since = Instant::now();
         let (reply, token) = self.call_by(&ask).await?;
         if !reply.is_success() {
             return Err(reply.failure(&ask));
         }
-        let garbled = || failed(Seen::Garbled, Call::Read, &what, &[]);
+        let garbled = || failed(Seen::Garbled, Call::Once, &what, &[]);
         let answer: Answer<'_> = reply.read().ok_or_else(garbled)?;
         let data = answer.data.ok_or_else(garbled)?;
         if answer.lease_id.is_empty() {
@@ -132,7 +133,7 @@ impl Api {
     pub(super) async fn give_up(&self, token: &Token, deadline: Instant) -> Result<()> {
         let path = vec!["auth", "token", "revoke-self"];
         let body = Body::json(&serde_json::json!({}));
-        let mut ask = Ask::post(path, body, Call::Read, "a token of ours");
+        let mut ask = Ask::post(path, body, Call::Once, "a token of ours");
         ask.deadline = Some(deadline);
         // This one and no other: a new login in its place would be ended for nothing.
         let reply = self.session.http.send(&ask, Some(&token.text)).await?;

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use oneiric_core::{ErrorKind, SecretProvider};
-use oneiric_provider_vault::{Config, VaultProvider};
+use oneiric_provider_vault::{Config, Engine, VaultProvider};
 use oneiric_testkit::live::OpenBao;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::gate::{Gate, Mode};
+use crate::support::lender::Lender;
 use crate::support::{Admin, openbao};
 use crate::{key, read, refused};
 
@@ -83,4 +84,24 @@ async fn a_write_whose_reply_is_lost_is_not_made_again_on_another_node() {
     drop(first);
     let made = writer.create_version(&key("a"), &"w".into(), "two").await.unwrap();
     assert_eq!(made.id(), "2");
+}
+
+/// A second lease would leave the first to nobody, and nothing is wrapped a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_given_once_is_not_asked_of_another_node_when_its_answer_is_lost() {
+    let lender = Lender::start("token").await;
+    lender.set("database/creds/app", Some("one"));
+    let gates = [Gate::before(lender.port()).await, Gate::before(lender.port()).await];
+    let mut config = Config::new("");
+    config.addresses = gates.iter().map(Gate::address).collect();
+    config.engine = Engine::Leases;
+    config.timeout = Duration::from_secs(2);
+    config.auth.token = Some("token".into());
+    let provider = config.build().unwrap();
+    gates[0].play(Mode::Hanging);
+    assert_eq!(refused(&provider, "creds/app").await, ErrorKind::DeadlineExceeded);
+    assert_eq!(lender.leases(), 1);
+    // Nobody is kept waiting by the same node again.
+    assert_eq!(read(&provider, "creds/app").await, "one");
+    assert_eq!(lender.leases(), 2);
 }

@@ -171,6 +171,15 @@ async fn a_wrapped_secret_id_is_opened_once_and_used_again() {
     let error = second.fetch(&FetchRequest::new(key("a"))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(error.chain().contains("somebody else"), "{}", error.chain());
+
+    // An answer that is lost is not looked for at another node, where it would look like that.
+    write(dir.path(), "wrapped", &wrap());
+    let gate = Gate::before(bao.port()).await;
+    gate.play(Mode::Hanging);
+    let mut config = with_auth("", &auth);
+    config.addresses = vec![gate.address(), bao.address()];
+    config.timeout = Duration::from_secs(2);
+    assert_eq!(refused(&config.build().unwrap(), "a").await, ErrorKind::DeadlineExceeded);
 }
 
 /// A party that signs tokens.
