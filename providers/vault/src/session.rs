@@ -49,6 +49,13 @@ struct Held {
     file: Option<FileMark>,
 }
 
+impl Held {
+    /// Whether it has not ended, as far as we know.
+    fn is_alive(&self) -> bool {
+        self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+}
+
 /// A token, and the how many-th of this session it is.
 #[derive(Clone)]
 pub(crate) struct Token {
@@ -238,7 +245,7 @@ impl Session {
         self.auth.token.is_none() && self.auth.token_file.is_none()
     }
 
-    /// A token that is not the refused one. Getting it belongs to a task of its own, since what
+    /// A token that is not the refused one, or what its file has by now. Getting it belongs to a task of its own, since what
     /// unwraps a secret id must not be broken off.
     pub(crate) async fn obtain(
         self: &Arc<Self>,
@@ -250,7 +257,7 @@ impl Session {
             let mut state = self.state();
             if let Some(held) = &state.held
                 && Some(held.token.generation) != refused
-                && held.expires.is_none_or(|expires| Instant::now() < expires)
+                && held.is_alive()
             {
                 return Ok(held.token.clone());
             }
@@ -284,6 +291,14 @@ impl Session {
         let mut state = self.state();
         state.flight = None;
         let Grant { text, life, file } = grant?;
+        // The same one, written again, is no other: what ends with a token need not be replaced.
+        if let (Some(file), Some(held)) = (&file, &mut state.held)
+            && held.is_alive()
+            && held.token.text.same_as(&text)
+        {
+            held.file = Some(file.clone());
+            return Ok(held.token.clone());
+        }
         state.generation += 1;
         let token = Token::new(text, state.generation, life);
         state.held = Some(Held { token: token.clone(), expires: life.expires(), file });

@@ -226,6 +226,27 @@ async fn a_superseded_lease_is_revoked_when_its_overlap_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_token_written_again_replaces_no_lease() {
+    let Some(engines) = Engines::start("vault-lease-same-token").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let by_file = ByFile::new(&engines, &engines.bao.address(), Duration::from_secs(600)).await;
+    let mut changes = by_file.provider.changes().unwrap();
+    let first = fetched(&by_file.provider, "creds/app").await;
+    let file = by_file.folder.path().join("token");
+    let token = std::fs::read_to_string(&file).unwrap();
+    // A file of another name that takes its place is another file, whatever is in it.
+    for text in [format!("{token}\n"), token] {
+        crate::support::write(by_file.folder.path(), "new", &text);
+        std::fs::rename(by_file.folder.path().join("new"), &file).unwrap();
+        assert_eq!(fetched(&by_file.provider, "creds/app").await.version, first.version);
+    }
+    let news = timeout(Duration::from_secs(1), changes.next()).await;
+    assert!(news.is_err(), "{news:?}");
+    by_file.supersede(&engines).await;
+    assert_ne!(fetched(&by_file.provider, "creds/app").await.version, first.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_that_fails_is_tried_again() {
     let Some((engines, database)) = Engines::apart("vault-lease-unrevoked").await else { return };
     engines.role("app", "1h", "2h").await;
