@@ -320,7 +320,8 @@ fn address(name: &str, text: &str) -> Result<Url> {
     }
 }
 
-fn is_local(url: &Url) -> bool {
+/// Whether it is on this machine.
+pub(crate) fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.map_or(host == "localhost", |address| address.is_loopback())

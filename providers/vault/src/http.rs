@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::{Config, is_local};
 use crate::error::{Call, Seen, failed, late};
 use crate::nodes::{Nodes, may_go_on, share};
 use crate::payload::MAX_BYTES;
@@ -288,14 +288,24 @@ fn locate(node: &Url, ask: &Ask<'_>) -> Url {
     url
 }
 
-/// Where a standby sends us: to the same API of another server, and never from TLS to none.
+/// Where a standby sends us: to the same API of another server, and never from TLS to none, nor in
+/// the clear to another machine.
 fn elsewhere(answer: &Response, from: &Url) -> Option<Url> {
     if !matches!(answer.status().as_u16(), 307 | 308) {
         return None;
     }
     let location = answer.headers().get(LOCATION)?.to_str().ok()?;
     let to = from.join(location).ok()?;
-    (to.scheme() == from.scheme() || to.scheme() == "https").then_some(to)
+    is_safe(from, &to).then_some(to)
+}
+
+/// Whether a token that goes to the one may go to the other.
+fn is_safe(from: &Url, to: &Url) -> bool {
+    match (from.scheme(), to.scheme()) {
+        (_, "https") => true,
+        ("http", "http") => is_local(to),
+        _ => false,
+    }
 }
 
 async fn read(answer: &mut Response) -> Result<Reply, Broken> {
@@ -333,5 +343,23 @@ fn provide_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Somebody else may have been quicker.
         let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_token_is_sent_on_in_the_clear_to_another_machine() {
+        let safe = |from: &str, to: &str| is_safe(&from.parse().unwrap(), &to.parse().unwrap());
+        for from in ["http://127.0.0.1:8200", "https://vault:8200"] {
+            assert!(safe(from, "https://vault-2:8200/v1/a"));
+            assert!(!safe(from, "http://vault-2:8200/v1/a"), "{from}");
+            assert!(!safe(from, "http://127.0.0.1.example/v1/a"), "{from}");
+            assert!(!safe(from, "ftp://127.0.0.1/v1/a"), "{from}");
+        }
+        assert!(safe("http://127.0.0.1:8200", "http://[::1]:8200/v1/a"));
+        assert!(!safe("https://vault:8200", "http://127.0.0.1:8200/v1/a"), "from TLS to none");
     }
 }
