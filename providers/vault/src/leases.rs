@@ -9,6 +9,7 @@ mod term;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Leases {
     /// How long a lease that has a successor is kept.
     overlap: Duration,
     changes: broadcast::Sender<Change>,
+    /// Whether we were ever told of a lease that we looked up.
+    may_look: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -123,7 +126,8 @@ impl fmt::Debug for Leases {
 impl Leases {
     pub(crate) fn new(api: Arc<Api>, overlap: Duration) -> Arc<Self> {
         let (changes, state) = (broadcast::Sender::new(CHANGES), Mutex::default());
-        Arc::new(Self { api, overlap, changes, state })
+        let may_look = AtomicBool::new(false);
+        Arc::new(Self { api, overlap, changes, may_look, state })
     }
 
     /// The current credential. A lease that was given before is looked up first, since whoever
@@ -158,12 +162,20 @@ impl Leases {
         if !lease.state().given {
             return Ok(true);
         }
-        Ok(self.ask(lease, deadline).await? == Word::Lives && lease.serves())
+        match self.ask(lease, deadline).await {
+            // Who was never allowed to look believes that it is, as long as it can be renewed. A
+            // denial of what was allowed before is access that was taken away.
+            Err(error)
+                if error.kind() == ErrorKind::Denied && !self.may_look.load(Ordering::Relaxed) => {}
+            word => _ = word?,
+        }
+        Ok(lease.serves())
     }
 
     async fn ask(&self, lease: &Lease, deadline: Option<Instant>) -> Result<Word> {
         let what = self.api.name(&lease.key);
         let word = self.api.look_up(&lease.id, &what, deadline).await?;
+        self.may_look.store(true, Ordering::Relaxed);
         if word == Word::Gone {
             Self::lost(lease);
         }

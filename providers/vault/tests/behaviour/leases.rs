@@ -247,6 +247,32 @@ async fn the_same_token_written_again_replaces_no_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_serves_although_it_may_not_be_looked_up() {
+    let Some(engines) = Engines::start("vault-lease-unseen").await else { return };
+    engines.role("app", "1h", "2h").await;
+    let policy = async |lookup: &str| {
+        let rules = json!({ "path": {
+            "database/creds/*": { "capabilities": ["read"] },
+            "sys/leases/lookup": { "capabilities": [lookup] },
+        } });
+        engines.admin.post("sys/policies/acl/app", json!({ "policy": rules.to_string() })).await;
+    };
+    policy("deny").await;
+    let token = engines.admin.token("app", "1h").await;
+    let provider = leased(&engines.bao.address(), &token).build().unwrap();
+    let look = async || provider.stamps(&[key("creds/app")]).await.pop().unwrap();
+    let first = fetched(&provider, "creds/app").await;
+    assert_eq!(fetched(&provider, "creds/app").await.version, first.version);
+    assert_eq!(look().await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(engines.leases("app").await, [id(&first)]);
+    // What is taken away is another thing than what was never given.
+    policy("update").await;
+    look().await.unwrap();
+    policy("deny").await;
+    assert_eq!(refused(&provider, "creds/app").await, ErrorKind::Denied);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_that_fails_is_tried_again() {
     let Some((engines, database)) = Engines::apart("vault-lease-unrevoked").await else { return };
     engines.role("app", "1h", "2h").await;
