@@ -196,7 +196,9 @@ impl Leases {
                 let message = format!("no lease of `{}` is held", self.api.name(key));
                 Err(Error::new(ErrorKind::NotFound, message))
             }
-            Some(Held::Fixed(fixed)) => Ok(fixed.stamp()),
+            Some(Held::Fixed(fixed)) => {
+                Ok(self.api.rotated(key).await?.map_or_else(|| fixed.stamp(), Stamp::from))
+            }
             Some(Held::Lease(lease)) => match self.ask(&lease, None).await? {
                 Word::Lives => Ok(lease.stamp()),
                 Word::Gone => Ok(format!("{}, gone", lease.version()).into()),

@@ -12,8 +12,8 @@ use super::term::Term;
 use crate::api::Api;
 use crate::error::{Call, Seen, about, failed};
 use crate::http::{Ask, Body};
-use crate::payload;
 use crate::session::Token;
+use crate::{kv, payload};
 
 /// What a read of the engine has brought.
 pub(super) enum Issued {
@@ -84,6 +84,26 @@ impl Api {
         }
     }
 
+    /// When a static role was changed last, by what the server says of the role and not of its
+    /// credential. `None` where it does not say so, or not to us.
+    pub(super) async fn rotated(&self, key: &SecretKey) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Role {
+            last_vault_rotation: Option<String>,
+        }
+        let Some(role) = role_of(key) else { return Ok(None) };
+        let what = self.name(&role);
+        let ask = Ask::get(self.path(None, &role)?, &what, None);
+        match self.call(&ask).await? {
+            reply if reply.is_success() => {
+                let role = reply.read::<kv::Answer<Role>>();
+                Ok(role.and_then(|role| role.data.last_vault_rotation))
+            }
+            reply if matches!(reply.status, 403 | 404) => Ok(None),
+            reply => Err(reply.failure(&ask)),
+        }
+    }
+
     /// Has a lease live so long again; answers with how long that is, or with `None` if the server
     /// knows none of that id any more.
     pub(super) async fn renew(&self, id: &str, term: Duration, what: &str) -> Result<Option<u64>> {
@@ -146,6 +166,17 @@ pub(super) fn say_left(error: &Error) {
     tracing::warn!(error, "a lease cannot be revoked; it is left to end by itself");
 }
 
+/// Where a static role itself is found, of which this is the credential.
+fn role_of(key: &SecretKey) -> Option<SecretKey> {
+    let name = |of: &str| key.as_str().strip_prefix(of);
+    let role = match (name("static-creds/"), name("static-cred/")) {
+        (Some(name), _) => format!("static-roles/{name}"),
+        (None, Some(name)) => format!("static-role/{name}"),
+        (None, None) => return None,
+    };
+    role.parse().ok()
+}
+
 /// The credential of a static role, without what changes although it does not.
 fn fixed(data: &RawValue, value_key: &str, what: &str) -> Result<Issued> {
     #[derive(Deserialize)]
@@ -189,6 +220,14 @@ mod tests {
         assert_eq!(rotated, "2026-01-01T00:00:00Z");
         assert_eq!(left, Duration::from_secs(7));
         assert_eq!(read(0).0, value);
+    }
+
+    #[test]
+    fn a_static_role_is_found_beside_its_credential() {
+        let of = |key: &str| role_of(&key.parse().unwrap()).map(|role| role.to_string());
+        assert_eq!(of("static-creds/a/b").as_deref(), Some("static-roles/a/b"));
+        assert_eq!(of("static-cred/a").as_deref(), Some("static-role/a"));
+        assert_eq!(of("creds/static-creds/a"), None);
     }
 
     #[test]
