@@ -121,6 +121,11 @@ async fn pass(
             read = client.read(&mut asked) => {
                 let request = &asked[..read.ok().filter(|read| *read > 0)?];
                 if fresh {
+                    // What was played before it was sent holds for it, whichever we saw first.
+                    now = mode.borrow_and_update().clone();
+                    if now == Mode::Closed {
+                        return None;
+                    }
                     shared.requests.fetch_add(1, Ordering::SeqCst);
                     cut = changes_a_version(request) && shared.lose.swap(false, Ordering::SeqCst);
                     fresh = false;
