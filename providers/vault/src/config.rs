@@ -51,8 +51,9 @@ pub struct Config {
     /// How long one call may take where the caller sets no deadline (`"10s"`).
     #[serde(default = "default_timeout", deserialize_with = "oneiric_core::settings::duration")]
     pub timeout: Duration,
-    /// How long a lease that has a successor is kept for those who still use it (`"10m"`). Then it
-    /// is revoked.
+    /// How long a lease that has a successor is kept for those who still use it (`"10m"`), counted
+    /// from when that was taken, whether anybody has taken it over or not. Then it is revoked. It
+    /// may end before by itself.
     #[serde(
         default = "default_lease_overlap",
         deserialize_with = "oneiric_core::settings::duration"
