@@ -11,9 +11,14 @@ use std::io::{self, IsTerminal as _};
 
 use oneiric_core::settings::{LogFormat, TelemetrySettings};
 use oneiric_core::{Error, ErrorKind, InstanceId};
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::failure::Result;
 
@@ -39,17 +44,8 @@ impl Telemetry {
     ) -> Result<Self> {
         let filter = log_filter(settings, verbose)?;
         let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        // An error of writing to stderr has nowhere to be told.
-        let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
-        let logs = match settings.log_format {
-            LogFormat::Json => lines
-                .with_ansi(false)
-                .fmt_fields(json::fields())
-                .event_format(json::lines())
-                .boxed(),
-            _ => lines.with_ansi(ansi).with_target(false).boxed(),
-        };
-        let subscriber = tracing_subscriber::registry().with(logs.with_filter(filter));
+        let logs = logs(settings.log_format, ansi, filter, io::stderr);
+        let subscriber = tracing_subscriber::registry().with(logs);
         #[cfg(feature = "otlp")]
         {
             let export = otlp::Export::start(settings, exporter);
@@ -72,6 +68,40 @@ impl Telemetry {
     }
 }
 
+/// What writes log records.
+fn logs<S, W>(format: LogFormat, ansi: bool, filter: EnvFilter, to: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // An error of writing has nowhere to be told.
+    let lines = fmt::layer().with_writer(to).log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Json => {
+            lines.with_ansi(false).fmt_fields(json::fields()).event_format(json::lines()).boxed()
+        }
+        _ => lines.with_ansi(ansi).with_target(false).boxed(),
+    };
+    lines.with_filter(filter.and(without_bodies()))
+}
+
+/// How much of a log a filter may ask for, by who writes it: everything of ours, of others no more
+/// than `info` unless it was read through. Below that a client of a cloud prints what goes over the
+/// wire: Amazon's prints values if the environment has `LOG_SENSITIVE_BODIES`, and nobody knows what
+/// the next release of a library prints.
+const MOST: [(&str, LevelFilter); 3] = [
+    ("oneiric", LevelFilter::TRACE),
+    // Addresses, and connections that are made and kept.
+    ("hyper_util", LevelFilter::DEBUG),
+    // A refusal as the service worded it, which may quote the value that it refuses.
+    ("aws_smithy_runtime_api::client::interceptors", LevelFilter::OFF),
+];
+
+/// Takes away what may show a secret, and adds nothing.
+fn without_bodies() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO).with_targets(MOST)
+}
+
 /// Who says at `info` where a credential came from, with its id. A filter that names him goes before.
 const QUIET: &str = "aws_config=warn";
 
@@ -92,3 +122,6 @@ pub(crate) fn log_filter(settings: &TelemetrySettings, verbose: u8) -> Result<En
         Error::with_source(ErrorKind::Invalid, message, error).into()
     })
 }
+
+#[cfg(test)]
+mod tests;

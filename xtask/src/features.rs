@@ -37,7 +37,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     for selection in selections(&workspace.packages) {
         if selection.iter().any(|arg| arg == CLI) {
             let tests = ["--quiet", "--bins", "--test", "linked"];
-            run_command(cargo().arg("test").args(&selection).args(tests))?;
+            run_command(cargo().arg("test").args(&selection).args(tests).args(clouds(&selection)))?;
         }
     }
     Ok(())
@@ -69,6 +69,12 @@ fn selections(packages: &[Package]) -> Vec<Vec<String>> {
         }
     }
     selections
+}
+
+/// What is tested with a cloud beside it, where its client is linked.
+fn clouds(selection: &[String]) -> &'static [&'static str] {
+    let is_linked = selection.iter().any(|arg| arg == "--all-features");
+    if is_linked { &["--test", "clouds"] } else { &[] }
 }
 
 /// Fails if the binary as it is built by default links the SDK of a cloud, or a client of gRPC for
