@@ -90,21 +90,23 @@ impl SecretWriter for AwsProvider {
             let sight = Sight { arn, name, version: version.into(), changed: None, created: None };
             self.api.books.learn(key, &sight);
         };
-        if current == Some(version) {
-            // It is wanted, and it is so: an answer that lags would not say that.
-            learn();
-            return Ok(());
-        }
-        // A current version without a value is none: nobody can have used it.
-        let mut remove = current;
-        if expected.is_none() && current.is_some() && self.is_empty(id).await? {
-            current = None;
+        // A look may show what was a while ago, so that it is current already is for the store to
+        // say: it moves the label if it is elsewhere, and refuses if there is nothing to move.
+        let remove = if current == Some(version) {
+            expected.filter(|expected| *expected != version)
         } else {
-            remove = expected;
-        }
-        if current != expected {
-            return Err(another(id, current, expected));
-        }
+            // A current version without a value is none: nobody can have used it.
+            let mut remove = current;
+            if expected.is_none() && current.is_some() && self.is_empty(id).await? {
+                current = None;
+            } else {
+                remove = expected;
+            }
+            if current != expected {
+                return Err(another(id, current, expected));
+            }
+            remove
+        };
         let moved = self
             .api
             .call(Call::Write, &what, Patience::until(None), async |client| {
@@ -122,7 +124,7 @@ impl SecretWriter for AwsProvider {
             Ok(_) => {}
             // That the label is elsewhere looks like any other request that makes no sense.
             Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound) => {
-                self.why(id, version, remove, error).await?;
+                self.why(key, version, remove, error).await?;
             }
             Err(error) => return Err(error),
         }
@@ -153,9 +155,18 @@ impl AwsProvider {
     }
 
     /// Why the label could not be moved.
-    async fn why(&self, id: &str, wanted: &str, removed: Option<&str>, error: Error) -> Result<()> {
+    async fn why(
+        &self,
+        key: &SecretKey,
+        wanted: &str,
+        removed: Option<&str>,
+        error: Error,
+    ) -> Result<()> {
+        let id = names::secret_id(key)?;
         let state = self.api.describe(id, Patience::until(None)).await?;
-        let current = state.version(CURRENT);
+        // What is known to be older than what was seen before proves nothing.
+        let known = state.sight(id).ok().map(|sight| self.api.books.settle(key, &sight));
+        let current = known.as_deref();
         if current == Some(wanted) {
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! Writing, on the servers that can judge it.
 
+use std::time::Duration;
+
 use oneiric_core::{
     ErrorKind, FetchRequest, SecretLister, SecretProvider, SecretValue, SecretWriter,
 };
@@ -46,6 +48,30 @@ async fn a_version_waits_with_a_label_of_its_own() {
         let previous = provider.fetch(&FetchRequest::new(key).at_version("AWSPREVIOUS")).await;
         assert_eq!(previous.unwrap().version, first);
     }
+}
+
+/// A look that lags shows the version as current that was so before, and it is to be so again.
+#[tokio::test]
+async fn a_way_back_is_made_although_a_look_says_that_it_was() {
+    let (fake, provider, _folder) = faked(|_| {}).await;
+    let first = fake.put("a", "first");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let second = fake.put("a", "second");
+    fake.lag(&["DescribeSecret"], Duration::from_millis(250));
+    provider.promote(&key("a"), &first, Some(&second)).await.unwrap();
+    assert_eq!(read(&provider, "a").await.unwrap(), ("first".into(), first.clone()));
+    // Whatever is expected, what is so already is a success, and nothing is moved for it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for expected in [Some(second.as_str()), Some(first.as_str()), None] {
+        provider.promote(&key("a"), &first, expected).await.unwrap();
+    }
+    assert_eq!(read(&provider, "a").await.unwrap().0, "first");
+    // The same look, and the label is on a third by now, as a read has shown.
+    let third = fake.put("a", "third");
+    assert_eq!(read(&provider, "a").await.unwrap().1, third);
+    fake.lag(&["DescribeSecret"], Duration::from_millis(250));
+    let error = provider.promote(&key("a"), &first, Some(&first)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
 }
 
 #[tokio::test]

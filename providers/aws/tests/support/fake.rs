@@ -251,8 +251,27 @@ impl State {
                 let version = |(id, _, date): &(String, String, f64)| json!({ "VersionId": id, "VersionStages": labels(secret, id), "CreatedDate": date });
                 Ok(json!({ "Versions": secret.versions.iter().map(version).collect::<Vec<_>>() }))
             }
+            "UpdateSecretVersionStage" => self.update_stage(body, now),
             _ => Err("InvalidAction"),
         }
+    }
+
+    /// A label moves only from the version that is said to bear it.
+    fn update_stage(&mut self, body: &Value, now: Instant) -> Result<Value, &'static str> {
+        let (name, secret) = self.find(text(body, "SecretId"), now)?;
+        let (name, mut secret) = (name.to_owned(), secret.clone());
+        let label = text(body, "VersionStage").ok_or("InvalidParameterException")?;
+        let to = text(body, "MoveToVersionId").ok_or("InvalidParameterException")?;
+        if !secret.versions.iter().any(|(id, ..)| id == to) {
+            return Err("ResourceNotFoundException");
+        }
+        if secret.labels.get(label).map(String::as_str) != text(body, "RemoveFromVersionId") {
+            return Err("InvalidParameterException");
+        }
+        secret.labels.insert(label.into(), to.into());
+        secret.changed = self::now();
+        self.secrets.entry(name.clone()).or_default().push((now, secret));
+        Ok(json!({ "ARN": arn(&name), "Name": name }))
     }
 
     fn find(&self, id: Option<&str>, then: Instant) -> Result<(&str, &Secret), &'static str> {
