@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use oneiric_core::telemetry::span;
-use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Moment, Result};
+use oneiric_core::{Error, ErrorKind, FetchRequest, Fetched, Moment, Result, Version};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
@@ -46,7 +46,8 @@ impl Shared {
                 }
                 let flight = state.flight.get_or_insert_with(|| {
                     let flight = Flight::begin();
-                    claims.push(Claim { cell: Arc::clone(cell), flight: Arc::clone(&flight) });
+                    let (cell, flight_of_it) = (Arc::clone(cell), Arc::clone(&flight));
+                    claims.push(Claim { cell, flight: flight_of_it, asked: None });
                     flight
                 });
                 Arc::clone(flight)
@@ -74,16 +75,17 @@ impl Shared {
         loop {
             let epoch = self.epochs.now();
             let began = Began { epoch, at: self.options.clock.now() };
-            let call = self.call(&source, &claims, give_up);
+            let count = claims.len();
+            let call = self.call(&source, &mut claims, give_up);
             let answers = tokio::select! {
                 answers = call => answers,
-                () = self.stop.cancelled() => claims.iter().map(|_| Err(shutting_down())).collect(),
+                () = self.stop.cancelled() => (0..count).map(|_| Err(shutting_down())).collect(),
             };
             let mut lagging = false;
             let mut again = Vec::new();
             let late = Instant::now() >= give_up;
             for (claim, answer) in claims.into_iter().zip(answers) {
-                match self.judge(&claim.cell, began, answer) {
+                match self.judge(&claim, began, answer) {
                     Verdict::Landed(landing) => claim.flight.land(landing),
                     Verdict::Outdated | Verdict::Lagging if late => {
                         let landing = self.fail(&claim.cell, epoch, overtaken(&claim.cell));
@@ -115,12 +117,13 @@ impl Shared {
     async fn call(
         &self,
         source: &Source,
-        claims: &[Claim],
+        claims: &mut [Claim],
         give_up: Instant,
     ) -> Vec<Result<Fetched>> {
+        let count = claims.len();
         let all = |kind, what: &str| -> Vec<Result<Fetched>> {
             let error = Error::new(kind, format!("the provider `{}` {what}", source.id));
-            claims.iter().map(|_| Err(error.clone())).collect()
+            (0..count).map(|_| Err(error.clone())).collect()
         };
         let Ok(_turn) = timeout_at(give_up, source.courtesy.admit()).await else {
             return all(
@@ -128,7 +131,7 @@ impl Shared {
                 "was not asked in time: its limits are reached",
             );
         };
-        let requests: Vec<_> = claims.iter().map(|claim| claim.request(give_up)).collect();
+        let requests: Vec<_> = claims.iter_mut().map(|claim| claim.request(give_up)).collect();
         let started = Instant::now();
         let span = tracing::info_span!(
             target: "oneiric",
@@ -168,7 +171,8 @@ impl Shared {
     }
 
     /// What an answer is worth, by everything that has been said since its fetch began.
-    fn judge(&self, cell: &Arc<Cell>, began: Began, answer: Result<Fetched>) -> Verdict {
+    fn judge(&self, claim: &Claim, began: Began, answer: Result<Fetched>) -> Verdict {
+        let Claim { cell, asked, .. } = claim;
         let Began { epoch, at } = began;
         let mut state = cell.state();
         if !cell.is_valid(epoch) {
@@ -191,6 +195,16 @@ impl Shared {
             }
             // Asked with a stamp whose value was purged, or overtaken by an event, meanwhile.
             (Err(error), _) if error.kind() == ErrorKind::NotModified => {
+                return Verdict::Outdated;
+            }
+            // The event named what is not served, or not any more: what is current is read instead.
+            (Err(error), _)
+                if error.kind() == ErrorKind::VersionDisabled
+                    && asked.is_some()
+                    && state.expected.as_ref().map(|expected| &expected.version)
+                        == asked.as_ref() =>
+            {
+                state.expected = None;
                 return Verdict::Outdated;
             }
             // The event was here before the data.
@@ -277,19 +291,24 @@ struct Began {
 struct Claim {
     cell: Arc<Cell>,
     flight: Arc<Flight>,
+    /// The version that the request names because an event did.
+    asked: Option<Version>,
 }
 
 impl Claim {
-    fn request(&self, give_up: Instant) -> FetchRequest {
+    fn request(&mut self, give_up: Instant) -> FetchRequest {
         let mut request = FetchRequest::new(self.cell.key().clone());
         request.deadline = Some(give_up);
         let state = self.cell.state();
         let exact = self.cell.source.provider.descriptor().capabilities.versions;
-        request.version = match (self.cell.pin(), &state.expected) {
+        let pin = self.cell.pin();
+        // Aliases such as `latest` lag behind events; the number that the event named does not.
+        let named = state.expected.as_ref().filter(|_| exact && pin.is_none());
+        self.asked = named.map(|expected| expected.version.clone());
+        request.version = match (pin, &self.asked) {
             (Some(pin), _) => Some(Arc::clone(pin)),
-            // Aliases such as `latest` lag behind events; the number that the event named does not.
-            (None, Some(expected)) if exact => Some(expected.version.id().into()),
-            _ => None,
+            (None, Some(version)) => Some(version.id().into()),
+            (None, None) => None,
         };
         if request.version.is_none() && state.expected.is_none() {
             request.if_none_match = self.cell.entry().and_then(|entry| entry.stamp().cloned());

@@ -116,6 +116,26 @@ async fn a_version_that_an_event_named_is_asked_for_by_its_number() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_version_that_an_event_named_and_that_is_not_served_gives_way_to_the_current_one() {
+    let (mut calls, mut order) = (MockCalls::new(), Sequence::new());
+    let current = |request: &FetchRequest| request.version.is_none();
+    let exact = |request: &FetchRequest| request.version.as_deref() == Some("2");
+    let once = calls.expect_fetch().withf(current).times(1).in_sequence(&mut order);
+    once.returning(|_| Ok(answer(1)));
+    let once = calls.expect_fetch().withf(exact).times(1).in_sequence(&mut order);
+    once.returning(|_| Err(Error::new(ErrorKind::VersionDisabled, "it was taken back")));
+    let once = calls.expect_fetch().withf(current).times(1).in_sequence(&mut order);
+    once.returning(|_| Ok(answer(1)));
+    let resolver = resolver(calls, &Clock::held());
+    resolver.get(&reference("a")).await.unwrap();
+    let (mock, key) = ("mock".parse().unwrap(), "a".parse().unwrap());
+    resolver.expect_version(&mock, &key, Version::numbered(2)).unwrap();
+    resolver.invalidate_secrets(&Scope::Keys(mock, vec![key]), Mode::Soft).unwrap();
+    let secret = resolver.get(&reference("a")).await.unwrap();
+    assert_eq!((secret.version().to_string(), secret.stale_for()), ("1".to_owned(), None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_missing_of_several_is_asked_for_in_one_call() {
     let mut calls = MockCalls::new();
     calls.expect_fetch_many().withf(|keys| *keys == 3).times(1).return_const(true);
