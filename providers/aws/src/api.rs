@@ -53,6 +53,13 @@ pub(crate) struct Got {
     pub(crate) payload: Payload,
 }
 
+impl Got {
+    /// Whether the version has this label.
+    pub(crate) fn bears(&self, label: &str) -> bool {
+        self.stages.iter().any(|of| of == label)
+    }
+}
+
 /// How a secret stands, without a value.
 #[derive(Debug, Clone)]
 pub(crate) struct State {

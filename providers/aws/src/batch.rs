@@ -91,7 +91,7 @@ async fn one<'k>(
             names::spellings(&arn, &name).filter_map(|of| spelled.get(of).copied()).collect();
         let Ok(got) = got(entry, &name) else { continue };
         // Such an answer is not about the current version, whatever it says.
-        if !got.stages.iter().any(|stage| stage == CURRENT) {
+        if !got.bears(CURRENT) {
             continue;
         }
         let verdicts: Vec<Verdict> =

@@ -85,10 +85,15 @@ impl Api {
             wanted => {
                 let got = self.get(id, wanted, patience).await?;
                 let what = name_of(id, wanted);
-                self.is_served(&request.key, &got, &what)?;
-                // Of what an event has told, this is the proof.
-                if got.stages.iter().any(|stage| stage == CURRENT) {
+                if got.bears(CURRENT) {
+                    // Of what an event has told, this is the proof.
                     self.books.see(&request.key, &got.sight);
+                    self.books.forget_named(&request.key, &got.sight.version);
+                } else if matches!(wanted, Wanted::Version(of) if self.books.is_named(&request.key, of))
+                {
+                    self.prove(id, &request.key, &got, &what, patience).await?;
+                } else {
+                    self.is_served(&request.key, &got, &what)?;
                 }
                 fetched(got, &what)
             }
@@ -107,7 +112,7 @@ impl Api {
                 Ok(version) if *stamp == Stamp::from(Arc::clone(&version)) => {
                     return Err(about(ErrorKind::NotModified, id));
                 }
-                Ok(version) => return self.exact(id, &version, patience).await,
+                Ok(version) => return self.exact(id, &request.key, &version, patience).await,
                 // Who may read a value need not have the right to look at a secret.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Throttled { .. }) => {}
@@ -126,7 +131,7 @@ impl Api {
         got: Got,
         patience: Patience,
     ) -> Result<Fetched> {
-        if !got.stages.iter().any(|stage| stage == CURRENT) {
+        if !got.bears(CURRENT) {
             return Err(no_current(id));
         }
         let current = match self.books.see(key, &got.sight) {
@@ -147,38 +152,89 @@ impl Api {
         if current == got.sight.version {
             return fetched(got, id);
         }
-        self.exact(id, &current, patience).await
+        self.exact(id, key, &current, patience).await
     }
 
     /// What is known to be current, by its id: that answer cannot be an older one.
-    async fn exact(&self, id: &str, version: &str, patience: Patience) -> Result<Fetched> {
+    async fn exact(
+        &self,
+        id: &str,
+        key: &SecretKey,
+        version: &str,
+        patience: Patience,
+    ) -> Result<Fetched> {
         let wanted = Wanted::Version(version);
+        let not_yet = |why| format!("`{}` is current and cannot be {why} yet", name_of(id, wanted));
         match self.get(id, wanted, patience).await {
+            Ok(got) if got.bears(CURRENT) => {
+                // Of what an event has told, this is the proof.
+                self.books.see(key, &got.sight);
+                fetched(got, id)
+            }
+            Ok(_) if self.books.is_told(key, version) => {
+                Err(Error::new(ErrorKind::Unavailable, not_yet("seen to be so")))
+            }
             Ok(got) => fetched(got, id),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let message =
-                    format!("`{}` is current and cannot be read yet", name_of(id, wanted));
-                Err(Error::with_source(ErrorKind::Unavailable, message, error))
+                Err(Error::with_source(ErrorKind::Unavailable, not_yet("read"), error))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Whether a version that was asked for by its id or label may be served.
+    /// Whether a version that is not current may be served, which was asked for by its id or label.
     fn is_served(&self, key: &SecretKey, got: &Got, what: &str) -> Result<()> {
-        let bears = |label| got.stages.iter().any(|stage| stage == label);
-        if !bears(PENDING) || bears(CURRENT) {
+        if !got.bears(PENDING) {
             return Ok(());
         }
-        // An event has said that it is current, and the answer does not know it yet.
+        // It was seen to be current, and the answer does not know it yet.
         let lags = self.books.current(key).is_some_and(|(known, _)| known == got.sight.version);
-        let kind = if lags { ErrorKind::NotFound } else { ErrorKind::VersionDisabled };
         let message = format!(
             "`{what}` is not served: it has the label {PENDING}, so the rotation that made it has \
              not ended"
         );
-        Err(Error::new(kind, message))
+        Err(Error::new(not_served(lags), message))
     }
+
+    /// Looks for a proof of what an event has named: it must show to be current, since an event can
+    /// be wrong, or overtaken by another change.
+    async fn prove(
+        &self,
+        id: &str,
+        key: &SecretKey,
+        got: &Got,
+        what: &str,
+        patience: Patience,
+    ) -> Result<()> {
+        let version = &got.sight.version;
+        let seen = self.describe(id, patience).await.and_then(|state| state.sight(id));
+        let (is_current, lags) = match seen {
+            Ok(sight) => {
+                let known = self.books.settle(key, &sight);
+                (sight.version == *version, known == *version)
+            }
+            // Who may read a value need not have the right to look at a secret.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                let known = self.books.current(key);
+                (false, known.is_some_and(|(known, is_young)| is_young && known == *version))
+            }
+            Err(error) => return Err(error),
+        };
+        if is_current || !lags {
+            self.books.forget_named(key, version);
+        }
+        if is_current {
+            return Ok(());
+        }
+        let message = format!("`{what}` is not served: only an event says that it is current");
+        Err(Error::new(not_served(lags), message))
+    }
+}
+
+/// Absence is what passes: whoever asks for what an event has told tries again. What is refused for
+/// good is not asked for again.
+fn not_served(lags: bool) -> ErrorKind {
+    if lags { ErrorKind::NotFound } else { ErrorKind::VersionDisabled }
 }
 
 /// The answer that a version becomes.

@@ -79,6 +79,8 @@ struct Known {
     created: Option<SystemTime>,
     /// When it became current, as long as an event alone has said so.
     told: Option<SystemTime>,
+    /// The version that was named to whoever follows events, and when, until somebody has read it.
+    named: Option<(Arc<str>, Instant)>,
     /// What was current before, the latest last.
     before: VecDeque<Arc<str>>,
     /// Since when the version is known to be current, on both clocks.
@@ -127,7 +129,16 @@ impl Books {
         inner.secrets.get(key).map(|known| (Arc::clone(&known.version), known.is_young()))
     }
 
-    /// The same if an answer has shown it since then, with the place it is in and its name.
+    /// Whether only an event has said that this version is current.
+    pub(crate) fn is_told(&self, key: &SecretKey, version: &str) -> bool {
+        let inner = self.inner();
+        inner
+            .secrets
+            .get(key)
+            .is_some_and(|known| known.told.is_some() && *known.version == *version)
+    }
+
+    /// The version that is known if an answer has shown it since then, with the place it is in and its name.
     pub(crate) fn since(
         &self,
         key: &SecretKey,
@@ -150,6 +161,20 @@ impl Books {
         ours.cloned().collect()
     }
 
+    /// Whether whoever reads this version may do so because an event has named it.
+    pub(crate) fn is_named(&self, key: &SecretKey, version: &str) -> bool {
+        let inner = self.inner();
+        let named = inner.secrets.get(key).and_then(|known| known.named.as_ref());
+        named.is_some_and(|(of, when)| **of == *version && when.elapsed() < TOLD_SETTLES)
+    }
+
+    /// Notes that it was read, and found to be current or not to be.
+    pub(crate) fn forget_named(&self, key: &SecretKey, version: &str) {
+        if let Some(known) = self.inner().secrets.get_mut(key) {
+            known.named.take_if(|(of, _)| **of == *version);
+        }
+    }
+
     /// Notes an event that says which version became current and when. Whether it is certain that
     /// this is newer than all that is known; if not, the next look at the secret clears it up.
     pub(crate) fn told(
@@ -161,6 +186,7 @@ impl Books {
         let mut inner = self.inner();
         let Some(known) = inner.secrets.get_mut(key) else { return false };
         if known.version == *version {
+            known.named = Some((Arc::clone(version), Instant::now()));
             return true;
         }
         // The later of the two moments at which another version was current.
@@ -172,6 +198,7 @@ impl Books {
             inner.learn(key, &Sight { arn, name, version, changed: None, created: None });
             if let Some(known) = inner.secrets.get_mut(key) {
                 known.told = time;
+                known.named = Some((Arc::clone(&known.version), Instant::now()));
             }
             return true;
         }
@@ -212,13 +239,14 @@ impl Inner {
             Some(known) => known.learn(sight, now),
             None => {
                 let Sight { arn, name, version, changed, created } = sight.clone();
-                let (before, hint, told) = (VecDeque::new(), None, None);
+                let (before, hint, told, named) = (VecDeque::new(), None, None, None);
                 let known = Known {
                     arn,
                     version,
                     changed,
                     created,
                     told,
+                    named,
                     before,
                     since: now,
                     confirmed: now.0,

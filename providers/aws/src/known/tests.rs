@@ -123,6 +123,24 @@ async fn what_only_an_event_has_told_is_given_up_when_nothing_confirms_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_event_has_named_is_that_until_it_was_read_and_for_a_minute() {
+    let books = books(&[sight("a", at(10), None)]);
+    assert!(books.told(&key(), &"b".into(), at(60)));
+    assert!(books.is_named(&key(), "b") && !books.is_named(&key(), "a"));
+    // The next change does not take that back: somebody may be about to read it.
+    assert_eq!(books.see(&key(), &sight("c", at(100), None)), Verdict::Newer);
+    assert!(books.is_named(&key(), "b") && !books.is_told(&key(), "b"));
+    books.forget_named(&key(), "c");
+    assert!(books.is_named(&key(), "b"));
+    books.forget_named(&key(), "b");
+    assert!(!books.is_named(&key(), "b"));
+    assert!(books.told(&key(), &"c".into(), at(100)), "it is current already");
+    assert!(books.is_named(&key(), "c"));
+    tokio::time::advance(TOLD_SETTLES).await;
+    assert!(!books.is_named(&key(), "c"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_leads_to_each_key_of_its_account_and_region() {
     let books = Books::default();
     let here = "arn:aws:secretsmanager:eu-west-1:1";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use oneiric_core::{Change, ChangeStream, ErrorKind, SecretProvider};
+use oneiric_core::{Change, ChangeStream, ErrorKind, FetchRequest, SecretProvider};
 use oneiric_provider_aws::AwsProvider;
 use oneiric_testkit::live::{Aws, AwsKind};
 use serde_json::json;
@@ -91,6 +91,60 @@ async fn an_event_that_is_certainly_newer_names_its_version() {
         assert_eq!(next(&mut changes).await.1, None);
         assert_eq!(read(provider, "app/db").await.unwrap().0, "three");
         assert_eq!(stamps(provider, &keys).await, [stamp(&three), stamp(&three)]);
+    }
+}
+
+/// A stand on which an event has told of a version, later than all that is known, that is not the
+/// current one.
+async fn told_and_not_current(kind: AwsKind) -> Option<(Stand, ChangeStream, String)> {
+    let stand = Stand::new(kind).await?;
+    stand.admin.put_text("app/db", "one").await;
+    stamps(&stand.provider, &[key("app/db")]).await;
+    read(&stand.provider, "app/db").await.unwrap();
+    let mut changes = stand.provider.changes().unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let put = json!({
+        "SecretId": "app/db", "SecretString": "aside", "VersionStages": ["ONEIRIC"],
+        "ClientRequestToken": "0123456789abcdef0123456789abcdef",
+    });
+    let put = stand.admin.secrets("PutSecretValue", put).await.unwrap();
+    let aside = put["VersionId"].as_str().unwrap().to_owned();
+    stand.send(&event("app/db", &aside, "AWSCURRENT")).await;
+    assert_eq!(next(&mut changes).await, ("app/db".into(), Some(aside.clone())));
+    Some((stand, changes, aside))
+}
+
+#[tokio::test]
+async fn what_only_an_event_calls_current_is_not_served_as_that() {
+    for kind in [AwsKind::Moto, AwsKind::Ministack] {
+        let Some((stand, _changes, aside)) = told_and_not_current(kind).await else { continue };
+        // Whoever asks for what is current is not given it either, before anything is proven.
+        let served = read(&stand.provider, "app/db").await;
+        assert!(served.as_ref().map_or(true, |(value, _)| value == "one"), "{served:?}");
+        let at_once = FetchRequest::new(key("app/db")).at_version(aside.as_str());
+        let refused = stand.provider.fetch(&at_once).await.unwrap_err();
+        let known = [ErrorKind::NotFound, ErrorKind::VersionDisabled, ErrorKind::Unavailable];
+        assert!(known.contains(&refused.kind()), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_was_overtaken_brings_nothing_back() {
+    for kind in [AwsKind::Moto, AwsKind::Ministack] {
+        let Some((stand, _changes, aside)) = told_and_not_current(kind).await else { continue };
+        let three = stand.admin.put_text("app/db", "three").await;
+        if kind == AwsKind::Moto {
+            // Somebody has seen the third already.
+            assert_eq!(stamps(&stand.provider, &[key("app/db")]).await, [stamp(&three)]);
+        }
+        let at_once = FetchRequest::new(key("app/db")).at_version(aside.as_str());
+        let refused = stand.provider.fetch(&at_once).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::VersionDisabled, "{refused}");
+        let current = ("three".to_owned(), three);
+        assert_eq!(read(&stand.provider, "app/db").await.unwrap(), current);
+        // By now it is no more than an old version that is named.
+        let named = stand.provider.fetch(&at_once).await.unwrap();
+        assert_eq!(named.value.expose(), b"aside");
     }
 }
 
