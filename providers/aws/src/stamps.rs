@@ -127,6 +127,7 @@ impl Api {
             pages += 1;
             for entry in &entries {
                 shown.note(entry);
+                self.note(entry);
                 for key in names::spellings(&entry.arn, &entry.name) {
                     let Some(&key) = spelled.get(key) else { continue };
                     unseen.remove(key);
@@ -153,6 +154,18 @@ impl Api {
         unseen.extend(unclear);
         unseen.extend(hinted);
         Ok(unseen)
+    }
+
+    /// Notes an entry for all who have ever asked for the secret, and not for those of this walk
+    /// alone: the next walks end before it. What it leaves open is looked at when somebody asks,
+    /// however often a look fails.
+    fn note(&self, entry: &State) {
+        let place = Arn::parse(&entry.arn).map(|arn| arn.place);
+        for key in self.books.keys(place, &entry.name) {
+            if !self.is_noted(&key, entry) {
+                self.books.hint(&key);
+            }
+        }
     }
 
     /// Whether an entry of the list says how the secret stands, which is noted then.

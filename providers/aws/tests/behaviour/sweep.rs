@@ -2,8 +2,8 @@
 
 use oneiric_core::{ErrorKind, SecretProvider};
 
-use super::support::fake::{arn, now};
-use super::{faked, key, keys, stamp, stamps};
+use super::support::fake::{Fake, arn, now};
+use super::{faked, key, keys, read, stamp, stamps};
 
 /// Long before all that happens in a test.
 const LONG_AGO: f64 = 86_400.0;
@@ -103,6 +103,56 @@ async fn what_shows_late_with_an_old_date_is_found() {
     let calls = fake.all_calls();
     assert_eq!(stamps(&provider, &keys).await[7], stamp(&late));
     assert_eq!(fake.all_calls() - calls, 1);
+}
+
+/// Secrets of others that changed so long ago that a later walk ends at them.
+fn crowd(fake: &Fake) {
+    for number in 0..150 {
+        fake.put_at(&format!("other/{number}"), "v", now() - 1000.0);
+    }
+}
+
+/// A walk ends where walks have been before, so what one of them has passed it does not show.
+#[tokio::test]
+async fn what_the_walk_for_others_has_passed_is_known() {
+    let (fake, provider, _folder) = faked(|_| {}).await;
+    let keys = keys(5);
+    for key in &keys {
+        fake.put_at(key.as_str(), "v1", now() - LONG_AGO);
+    }
+    stamps(&provider, &keys).await;
+    crowd(&fake);
+    let third = fake.put_at("app/s0003", "v2", now() - 3000.0);
+    fake.put("app/s0000", "v2");
+    // Nobody asks for the third now.
+    stamps(&provider, &keys[..2]).await;
+    let calls = fake.calls("ListSecrets");
+    assert_eq!(stamps(&provider, &keys).await[3], stamp(&third));
+    assert_eq!(fake.calls("ListSecrets") - calls, 1, "this walk does not come so far");
+}
+
+#[tokio::test]
+async fn what_could_not_be_looked_at_is_looked_at_again() {
+    let (fake, provider, _folder) = faked(|_| {}).await;
+    let keys = keys(3);
+    for key in &keys {
+        fake.put_at(key.as_str(), "v1", now() - LONG_AGO);
+    }
+    stamps(&provider, &keys[..2]).await;
+    crowd(&fake);
+    // All that is known of the third is when its version was made, and another is as old.
+    let date = now() - 3000.0;
+    fake.put_at("app/s0002", "v2", date);
+    read(&provider, "app/s0002").await.unwrap();
+    let new = fake.put_at("app/s0002", "v3", date);
+    fake.put("app/s0000", "v2");
+    fake.deny("DescribeSecret");
+    let found = provider.stamps(&keys).await;
+    assert_eq!(found[2].as_ref().unwrap_err().kind(), ErrorKind::Denied);
+    fake.allow("DescribeSecret");
+    let calls = fake.calls("ListSecrets");
+    assert_eq!(stamps(&provider, &keys).await[2], stamp(&new));
+    assert_eq!(fake.calls("ListSecrets") - calls, 1, "this walk does not come so far");
 }
 
 #[tokio::test]

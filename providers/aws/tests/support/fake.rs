@@ -163,6 +163,10 @@ impl Fake {
         self.state(|state| state.denied.push(call.into()));
     }
 
+    pub(crate) fn allow(&self, call: &str) {
+        self.state(|state| state.denied.retain(|denied| denied != call));
+    }
+
     /// From now on each answer takes so long.
     pub(crate) fn latency(&self, latency: Duration) {
         self.state(|state| state.latency = latency);
