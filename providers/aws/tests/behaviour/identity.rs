@@ -52,7 +52,9 @@ async fn nothing_is_tried_again() {
 #[tokio::test]
 async fn a_role_is_assumed_by_each_provider_for_itself() {
     for kind in [AwsKind::Moto, AwsKind::Ministack] {
-        let Some(aws) = support::server(&format!("aws-role-{}", kind.name()), kind) else { return };
+        let Some(aws) = support::server(&format!("aws-role-{}", kind.name()), kind) else {
+            continue;
+        };
         Admin::new(aws.port()).put_text("a", "v").await;
         let gate = Gate::before(aws.port()).await;
         let mut config = support::config(&aws, &gate.address());

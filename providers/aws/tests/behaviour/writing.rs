@@ -25,7 +25,7 @@ fn stand(kind: AwsKind) -> Option<(Aws, Admin, AwsProvider)> {
 #[tokio::test]
 async fn a_version_waits_with_a_label_of_its_own() {
     for kind in [AwsKind::Moto, AwsKind::Ministack] {
-        let Some((_aws, admin, provider)) = stand(kind) else { return };
+        let Some((_aws, admin, provider)) = stand(kind) else { continue };
         let key = key("app/db");
         provider.create_secret(&key).await.unwrap();
         let described = admin.secrets("DescribeSecret", json!({ "SecretId": "app/db" })).await;
@@ -119,7 +119,7 @@ async fn versions_are_listed_newest_first_and_none_is_made_up() {
 #[tokio::test]
 async fn a_secret_that_is_marked_for_deletion_is_there_and_cannot_be_read() {
     for kind in [AwsKind::Moto, AwsKind::Ministack] {
-        let Some((_aws, admin, provider)) = stand(kind) else { return };
+        let Some((_aws, admin, provider)) = stand(kind) else { continue };
         admin.put_text("a", "v").await;
         admin.put_text("b", "v").await;
         admin.put_text("c", "v").await;
