@@ -202,7 +202,10 @@ impl Books {
             }
             return true;
         }
-        known.hint = Some(Hint { version: Some(Arc::clone(version)), time });
+        // Events come in any order, and a look waits for the newest of them.
+        if known.hint.as_ref().is_none_or(|hint| hint.time <= time) {
+            known.hint = Some(Hint { version: Some(Arc::clone(version)), time });
+        }
         false
     }
 

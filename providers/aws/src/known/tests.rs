@@ -105,6 +105,20 @@ async fn an_event_is_certain_only_if_it_is_later_than_all_that_is_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_waits_for_the_newest_of_the_events_in_whatever_order_they_come() {
+    let books = books(&[sight("a", at(10), None)]);
+    let told = |version: &str, time| books.told(&key(), &version.into(), time);
+    books.hint(&key());
+    assert!(!told("b", at(12)));
+    assert!(!told("c", at(14)));
+    assert!(!told("b", at(12)) && !told("d", None), "a repetition, and one without a date");
+    let newest = Hint { version: Some("c".into()), time: at(14) };
+    assert_eq!(books.hinted(&key()), Some(newest));
+    assert!(!told("e", at(14)), "within one second, the one that comes later");
+    assert_eq!(books.hinted(&key()).unwrap().version, Some("e".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_only_an_event_has_told_is_given_up_when_nothing_confirms_it() {
     let claimed: Arc<str> = "claimed".into();
     let books = books(&[sight("a", at(10), None)]);
