@@ -245,6 +245,7 @@ mod tests {
             ("stage = 'AWSPENDING'", "`stage`"),
             ("stage = ''", "`stage`"),
             ("prefix = 'a b'", "`prefix`"),
+            ("prefix = '../'", "`prefix`"),
             ("role.arn = 'r'", "`role.arn`"),
             (
                 "role.arn = 'arn:aws:iam::1:role/r'\nrole.session_name = 'a b'",

@@ -112,7 +112,7 @@ pub(crate) fn region_of_queue(url: &str) -> Option<&str> {
 fn is_name(text: &str) -> bool {
     let of_it = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
     // The service takes `..` in a name, but nobody has one, and in a path it is an attack.
-    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(of_it)
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(of_it) && !text.contains("..")
 }
 
 pub(crate) fn is_prefix(text: &str) -> bool {
@@ -159,6 +159,10 @@ mod tests {
             "a b",
             "a?b",
             "ä",
+            "../db",
+            "app/../db",
+            "app/..",
+            "arn:aws:secretsmanager:eu-west-1:1:secret:../db",
             "arn:aws:s3:::bucket",
             "arn:aws:secretsmanager:eu-west-1:1:secret:",
             "arn:aws:secretsmanager:eu-west-1:1:secret:a:b",
