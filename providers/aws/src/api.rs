@@ -114,19 +114,24 @@ impl Api {
         self.client.get_or_try_init(make).await
     }
 
+    /// When somebody gives up who begins now.
+    pub(crate) fn gives_up(&self, Patience(deadline): Patience) -> Instant {
+        let ours = Instant::now() + self.config.timeout;
+        deadline.map_or(ours, |deadline| deadline.min(ours))
+    }
+
     /// One call, with its time and its meaning of failures.
     pub(crate) async fn call<T, E>(
         &self,
         call: Call,
         what: &str,
-        Patience(deadline): Patience,
+        patience: Patience,
         send: impl AsyncFnOnce(&Client) -> Result<T, SdkError<E>>,
     ) -> Result<T>
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let ours = Instant::now() + self.config.timeout;
-        let until = deadline.map_or(ours, |deadline| deadline.min(ours));
+        let until = self.gives_up(patience);
         let Ok(client) = timeout_at(until, self.client()).await else {
             return Err(late(Call::Read, what));
         };

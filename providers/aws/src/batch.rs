@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::api::{Api, BATCH, Got, Patience, time, version};
 use crate::client::fetched;
-use crate::error::{Call, about, of_a_batch};
+use crate::error::{Call, about, late, of_a_batch};
 use crate::known::{Sight, Verdict};
 use crate::names::{self, CURRENT, Wanted};
 use crate::payload::Payload;
@@ -57,15 +57,19 @@ async fn one<'k>(
     keys: &[&'k SecretKey],
     deadline: Option<Instant>,
 ) -> Vec<(&'k SecretKey, Result<Fetched>)> {
-    let patience = Patience::until(deadline);
+    // The wait for its turn is part of the time that a batch may take.
+    let until = api.gives_up(Patience::until(deadline));
     let ids: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
     let what = format!("{} and {} more", keys[0], keys.len() - 1);
-    api.batches.admit().await;
-    let answer = api
-        .call(Call::Read, &what, patience, async |client| {
-            client.batch_get_secret_value().set_secret_id_list(Some(ids)).send().await
-        })
-        .await;
+    let answer = match api.batches.admit(until).await {
+        true => {
+            api.call(Call::Read, &what, Patience::until(Some(until)), async |client| {
+                client.batch_get_secret_value().set_secret_id_list(Some(ids)).send().await
+            })
+            .await
+        }
+        false => Err(late(Call::Read, &what)),
+    };
     let answer = match answer {
         Ok(answer) => answer,
         // Who may not ask for a batch may still ask for each; who sends nonsense is told which.

@@ -24,17 +24,23 @@ impl Pace {
         Self { each, burst: each * at_once.saturating_sub(1), next: Mutex::default() }
     }
 
-    /// Waits until one more call may be made.
-    pub(crate) async fn admit(&self) {
+    /// Waits until one more call may be made. If that is later than the deadline it does not wait,
+    /// takes no turn, and answers with `false`.
+    pub(crate) async fn admit(&self, deadline: Instant) -> bool {
         let until = {
             let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             // What nobody has used is saved up, but no more than a burst.
             let turn = next.map_or(now, |next| next.max(now));
+            let until = turn.checked_sub(self.burst).unwrap_or(now).max(now);
+            if until > deadline {
+                return false;
+            }
             *next = Some(turn + self.each);
-            turn.checked_sub(self.burst).unwrap_or(now).max(now)
+            until
         };
         sleep_until(until).await;
+        true
     }
 }
 
@@ -45,9 +51,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_second_sees_more_than_the_rate_and_the_burst() {
         let pace = Pace::new(40, 50);
-        let mut seen = Vec::new();
+        let (mut seen, seen_by) = (Vec::new(), Instant::now() + Duration::from_secs(3600));
         for _ in 0..400 {
-            pace.admit().await;
+            assert!(pace.admit(seen_by).await);
             seen.push(Instant::now());
         }
         assert_eq!(seen[49], seen[0], "a burst passes at once");
@@ -56,5 +62,19 @@ mod tests {
         }
         let whole = *seen.last().unwrap() - seen[0];
         assert!(whole < Duration::from_millis(8_800), "the rate is made use of: {whole:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_beyond_his_deadline_is_told_at_once_and_takes_no_turn() {
+        let pace = Pace::new(10, 1);
+        let start = Instant::now();
+        let after = |millis| start + Duration::from_millis(millis);
+        assert!(pace.admit(start).await);
+        for _ in 0..100 {
+            assert!(!pace.admit(after(99)).await);
+        }
+        assert_eq!(Instant::now(), start);
+        assert!(pace.admit(after(100)).await);
+        assert_eq!(Instant::now(), after(100));
     }
 }

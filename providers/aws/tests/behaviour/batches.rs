@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oneiric_core::{ErrorKind, FetchRequest, SecretProvider};
+use oneiric_core::{Error, ErrorKind, FetchRequest, SecretProvider};
 
 use super::support::fake::arn;
 use super::{faked, key, keys};
@@ -31,6 +31,23 @@ async fn a_thousand_secrets_are_fifty_calls_within_the_quota() {
         assert!(answers.iter().all(Result::is_ok));
     }
     assert_eq!((fake.calls("BatchGetSecretValue"), fake.pressure().0), (200, 0));
+}
+
+/// Of three thousand secrets at once, the last batches have their turn after more than two seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wait_for_a_turn_is_part_of_the_time_that_a_batch_may_take() {
+    let (fake, provider, _folder) = faked(|config| {
+        config.timeout = Duration::from_secs(1);
+        config.concurrency = 200.try_into().unwrap();
+    })
+    .await;
+    let requests: Vec<_> = keys(3000).into_iter().map(FetchRequest::new).collect();
+    let answers = provider.fetch_many(&requests).await;
+    let is_late = |error: &Error| error.kind() == ErrorKind::DeadlineExceeded;
+    let late = answers.iter().filter(|answer| answer.as_ref().is_err_and(is_late)).count();
+    // 50 have their turn at once, and 40 in that second.
+    assert!(late >= 20 * (150 - 91), "{late} are late");
+    assert!(fake.calls("BatchGetSecretValue") <= 91);
 }
 
 #[tokio::test]
