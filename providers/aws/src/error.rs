@@ -164,10 +164,19 @@ pub(crate) fn failed<E>(failure: &SdkError<E>, call: Call, what: &str) -> Error
 where
     E: ProvideErrorMetadata + StdError + 'static,
 {
+    let kind = Seen::of(failure).kind(call);
+    Error::with_source(kind, sentence(kind, what), Cause(cause(failure, call)))
+}
+
+/// What happened, in the words of whoever said it, and nothing of what the call was about. For a
+/// service that is not Secrets Manager it is all that is to be said.
+pub(crate) fn cause<E>(failure: &SdkError<E>, call: Call) -> String
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
     let seen = Seen::of(failure);
-    let kind = seen.kind(call);
     let message = failure.as_service_error().and_then(ProvideErrorMetadata::message);
-    let text = match (&seen, message) {
+    match (&seen, message) {
         (Seen::Said(code, ..), Some(message)) if call != Call::WriteOfValue => {
             format!("the service said {code}: {message}")
         }
@@ -176,8 +185,7 @@ where
         (Seen::NoRequest, _) => "the request cannot be written down".into(),
         (Seen::Garbled, _) => "the answer cannot be read".into(),
         _ => innermost(failure),
-    };
-    Error::with_source(kind, sentence(kind, what), Cause(text))
+    }
 }
 
 /// What a batch says of one of its secrets.

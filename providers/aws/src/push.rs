@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::api::Api;
 use crate::config::Push;
-use crate::error::{Call, failed};
+use crate::error::{Call, cause};
 use crate::message::{self, Said};
 use crate::names;
 
@@ -167,7 +167,7 @@ impl Reader {
         let poll = poll.max_number_of_messages(MOST).wait_time_seconds(HELD).send();
         match timeout(LONGEST, poll).await {
             Ok(Ok(polled)) => Ok(polled.messages.unwrap_or_default()),
-            Ok(Err(failure)) => Err(failed(&failure, Call::Read, queue).chain()),
+            Ok(Err(failure)) => Err(cause(&failure, Call::Read)),
             Err(_) => Err(too_late()),
         }
     }
@@ -186,7 +186,7 @@ impl Reader {
         match timeout(PATIENCE, batch.send()).await {
             Ok(Ok(deleted)) if deleted.failed.is_empty() => Ok(()),
             Ok(Ok(deleted)) => Err(format!("{} could not be deleted", deleted.failed.len())),
-            Ok(Err(failure)) => Err(failed(&failure, Call::Write, queue).chain()),
+            Ok(Err(failure)) => Err(cause(&failure, Call::Write)),
             Err(_) => Err(too_late()),
         }
     }
@@ -194,4 +194,32 @@ impl Reader {
 
 fn too_late() -> Why {
     "it was not answered in time".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn a_queue_that_cannot_be_reached_is_not_called_secrets_manager() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let keys = "[default]\naws_access_key_id = a\naws_secret_access_key = b\n";
+        std::fs::write(file.path(), keys).unwrap();
+        // Nobody listens there any more.
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let queue = format!("http://{}/1/q", listener.local_addr().unwrap());
+        drop(listener);
+        let (region, credentials_file) = (Some("eu-west-1".into()), Some(file.path().into()));
+        let config = Config { region, credentials_file, ..Config::default() };
+        let mut push = Push::new(&queue);
+        push.endpoint = Some(queue.trim_end_matches("/1/q").into());
+        let api = Arc::new(Api::new(config));
+        let mut reader = Reader { api, push, client: None };
+        let polled = reader.exchange(Vec::new()).await.unwrap_err();
+        let deleted = reader.delete(vec!["handle".into()]).await.unwrap_err();
+        for why in [polled, deleted] {
+            assert!(why.contains("refused") && !why.contains("Secrets Manager"), "{why}");
+        }
+    }
 }
