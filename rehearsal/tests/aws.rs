@@ -8,17 +8,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oneiric_core::{ManagedHook, SecretRef, SecretSet};
 use oneiric_provider_aws::{Config, Push};
-use oneiric_runtime::RuntimeOptions;
-use oneiric_secrets::{Resolver, ResolverOptions};
 use oneiric_testkit::live::{Aws, AwsKind, require};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 mod service;
 
@@ -123,20 +119,7 @@ struct Stand {
     rotator: Arc<Rotator>,
     door: Door,
     service: Service,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
     number: u64,
-}
-
-/// The number that both entries of the secret carry; a mixed pair is none.
-fn number(set: &SecretSet, refs: &[SecretRef; 2]) -> u64 {
-    let part = |reference: &SecretRef, of: &str| {
-        let text = set.get(reference).unwrap().expose_str().unwrap();
-        text.strip_prefix(of).unwrap().parse::<u64>().unwrap()
-    };
-    let (user, password) = (part(&refs[0], "user-"), part(&refs[1], "password-"));
-    assert_eq!(user, password, "a mixed pair");
-    user
 }
 
 impl Stand {
@@ -161,24 +144,9 @@ impl Stand {
         }
         let rotator = Arc::new(Rotator::start(&aws, &queue));
         let provider = Arc::new(config.build().unwrap());
-        let resolver =
-            Resolver::new([("aws".parse().unwrap(), provider as _)], ResolverOptions::default());
-        let mut options = RuntimeOptions::new("test".parse().unwrap());
-        options.watch_interval = watch_interval;
-        let (runtime, task) = options.build(resolver).unwrap();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(task.run(stop.clone()));
-
-        let refs: [SecretRef; 2] =
-            ["aws:app/db#user", "aws:app/db#password"].map(|text| text.parse().unwrap());
-        let parts = refs.clone();
-        let hook = ManagedHook::new("client".parse().unwrap(), refs, move |set: SecretSet| {
-            let number = number(&set, &parts);
-            async move { Ok(number) }
-        });
-        let managed = runtime.manage(hook).await.unwrap();
-        let service = Service::start(runtime.clone(), managed);
-        Self { aws: Arc::new(aws), rotator, door, service, stop, running, number: 1 }
+        let credential = ["aws:app/db#user", "aws:app/db#password"];
+        let service = Service::over(provider, watch_interval, &credential, &[]).await;
+        Self { aws: Arc::new(aws), rotator, door, service, number: 1 }
     }
 
     /// A new credential by boto3; answers with how long the service took to use it.
@@ -187,7 +155,7 @@ impl Stand {
         self.service.take(self.number);
         let (rotator, number) = (Arc::clone(&self.rotator), self.number);
         tokio::task::spawn_blocking(move || rotator.rotate(number)).await.unwrap();
-        self.service.uses(self.number, Instant::now()).await
+        self.service.uses(self.number).await
     }
 
     async fn rotations(&mut self, count: usize) -> Vec<Duration> {
@@ -209,7 +177,7 @@ impl Stand {
             aws.cli(&[&put[..], &["--secret-string", &value]].concat()).unwrap()
         };
         tokio::task::spawn_blocking(put).await.unwrap();
-        self.service.uses(self.number, Instant::now()).await
+        self.service.uses(self.number).await
     }
 
     /// There is no store for a while, and the credential is rotated meanwhile.
@@ -222,13 +190,7 @@ impl Stand {
         tokio::task::spawn_blocking(move || rotator.rotate(number)).await.unwrap();
         sleep(Duration::from_millis(700)).await;
         self.door.open.send_replace(true);
-        self.service.uses(self.number, Instant::now()).await
-    }
-
-    async fn end(self, name: &str, took: Vec<Duration>) {
-        self.service.end(name, took).await;
-        self.stop.cancel();
-        self.running.await.unwrap();
+        self.service.uses(self.number).await
     }
 }
 
@@ -253,7 +215,7 @@ async fn rotations_by_boto3_and_the_command_line_are_found_by_the_sweep() {
         }
         took.push(stand.outage().await);
         took.extend(stand.rotations(5).await);
-        stand.end(&format!("aws on {}, sweep every 300 ms", kind.name()), took).await;
+        stand.service.end(&format!("aws on {}, sweep every 300 ms", kind.name()), took).await;
     }
 }
 
@@ -268,6 +230,6 @@ async fn rotations_by_boto3_are_told_by_push() {
         took.push(stand.rotate().await);
         took.push(stand.outage().await);
         took.extend(stand.rotations(5).await);
-        stand.end(&format!("aws on {}, push", kind.name()), took).await;
+        stand.service.end(&format!("aws on {}, push", kind.name()), took).await;
     }
 }

@@ -6,14 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oneiric_core::{ManagedHook, SecretRef, SecretSet};
 use oneiric_gcp_fake::{Fake, Feed, PushFault, Quota};
 use oneiric_provider_gcp::{Config, Push};
-use oneiric_runtime::RuntimeOptions;
-use oneiric_secrets::{Resolver, ResolverOptions};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 mod service;
 
@@ -31,8 +26,6 @@ struct Stand {
     fake: Fake,
     pointer: bool,
     service: Service,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
     number: u64,
 }
 
@@ -57,39 +50,22 @@ impl Stand {
             config.push = Some(push);
         }
         let provider = Arc::new(config.build().unwrap());
-        let resolver =
-            Resolver::new([("gcp".parse().unwrap(), provider as _)], ResolverOptions::default());
-        let mut options = RuntimeOptions::new("test".parse().unwrap());
-        options.watch_interval = watch_interval;
-        let (runtime, task) = options.build(resolver).unwrap();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(task.run(stop.clone()));
-
-        let refs: Vec<SecretRef> =
-            SECRETS.iter().map(|id| format!("gcp:{id}").parse().unwrap()).collect();
-        let token = refs[0].clone();
-        let hook = ManagedHook::new("client".parse().unwrap(), refs, move |set: SecretSet| {
-            let value = set.get(&token).unwrap().expose_str().unwrap();
-            let number = value.strip_prefix("credential-").unwrap().parse().unwrap();
-            async move { Ok(number) }
-        });
         fake.latency(LATENCY);
-        let managed = runtime.manage(hook).await.unwrap();
-
-        let service = Service::start(runtime.clone(), managed);
-        Self { fake, pointer, service, stop, running, number: 1 }
+        let refs = SECRETS.map(|id| format!("gcp:{id}"));
+        let refs = refs.each_ref().map(String::as_str);
+        let service = Service::over(provider, watch_interval, &refs[..1], &refs[1..]).await;
+        Self { fake, pointer, service, number: 1 }
     }
 
     /// A new credential; answers with how long the service took to use it.
     async fn rotate(&mut self) -> Duration {
         self.number += 1;
         self.service.take(self.number);
-        let start = Instant::now();
         let version = self.fake.add("token", format!("credential-{}", self.number));
         if self.pointer {
             self.fake.alias("token", "current", version);
         }
-        self.service.uses(self.number, start).await
+        self.service.uses(self.number).await
     }
 
     async fn rotations(&mut self, count: usize) -> Vec<Duration> {
@@ -103,8 +79,6 @@ impl Stand {
     /// Ends it, and says what it came to.
     async fn end(self, name: &str, took: Vec<Duration>) -> Fake {
         self.service.end(name, took).await;
-        self.stop.cancel();
-        self.running.await.unwrap();
         assert!(self.fake.busiest_minute(Quota::Read) <= 600);
         self.fake
     }

@@ -7,14 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oneiric_core::{ManagedHook, SecretRef, SecretSet};
 use oneiric_provider_vault::{AppRole, Config};
-use oneiric_runtime::RuntimeOptions;
-use oneiric_secrets::{Resolver, ResolverOptions};
 use oneiric_testkit::live::{OpenBao, require};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 mod service;
 
@@ -29,20 +24,7 @@ const POLICY: &str = r#"path "secret/*" { capabilities = ["read"] }"#;
 struct Stand {
     bao: Arc<OpenBao>,
     service: Service,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
     number: u64,
-}
-
-/// The number that both entries of the secret carry; a mixed pair is none.
-fn number(set: &SecretSet, refs: &[SecretRef; 2]) -> u64 {
-    let part = |reference: &SecretRef, of: &str| {
-        let text = set.get(reference).unwrap().expose_str().unwrap();
-        text.strip_prefix(of).unwrap().parse::<u64>().unwrap()
-    };
-    let (user, password) = (part(&refs[0], "user-"), part(&refs[1], "password-"));
-    assert_eq!(user, password, "a mixed pair");
-    user
 }
 
 impl Stand {
@@ -62,25 +44,9 @@ impl Stand {
         let mut config = Config::new(bao.address());
         config.auth.approle = Some(AppRole::new(role_id, folder.join("secret-id")));
         let provider = Arc::new(config.build().unwrap());
-        let resolver =
-            Resolver::new([("vault".parse().unwrap(), provider as _)], ResolverOptions::default());
-        let mut options = RuntimeOptions::new("test".parse().unwrap());
-        options.watch_interval = SWEEP;
-        let (runtime, task) = options.build(resolver).unwrap();
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(task.run(stop.clone()));
-
-        let refs: [SecretRef; 2] =
-            ["vault:app/db#user", "vault:app/db#password"].map(|text| text.parse().unwrap());
-        let parts = refs.clone();
-        let hook = ManagedHook::new("client".parse().unwrap(), refs, move |set: SecretSet| {
-            let number = number(&set, &parts);
-            async move { Ok(number) }
-        });
-        let managed = runtime.manage(hook).await.unwrap();
-
-        let service = Service::start(runtime.clone(), managed);
-        Self { bao, service, stop, running, number: 1 }
+        let credential = ["vault:app/db#user", "vault:app/db#password"];
+        let service = Service::over(provider, SWEEP, &credential, &[]).await;
+        Self { bao, service, number: 1 }
     }
 
     /// A new credential; answers with how long the service took to use it.
@@ -88,7 +54,7 @@ impl Stand {
         self.number += 1;
         self.service.take(self.number);
         put(&self.bao, self.number).await;
-        self.service.uses(self.number, Instant::now()).await
+        self.service.uses(self.number).await
     }
 
     /// Runs the command line of OpenBao while the load goes on.
@@ -101,13 +67,6 @@ impl Stand {
         let bao = Arc::clone(&self.bao);
         let turn = move || if sealed { bao.seal() } else { bao.unseal() };
         tokio::task::spawn_blocking(turn).await.unwrap().unwrap();
-    }
-
-    /// Ends it; no request may have failed.
-    async fn end(self, took: Vec<Duration>) {
-        self.service.end("vault", took).await;
-        self.stop.cancel();
-        self.running.await.unwrap();
     }
 }
 
@@ -146,5 +105,5 @@ async fn rotations_by_the_command_line_reach_a_running_service() {
     for _ in 0..3 {
         took.push(stand.rotate().await);
     }
-    stand.end(took).await;
+    stand.service.end("vault", took).await;
 }

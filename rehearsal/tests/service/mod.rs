@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oneiric_core::Managed;
-use oneiric_runtime::Runtime;
+use oneiric_core::{Managed, ManagedHook, SecretProvider, SecretRef, SecretSet};
+use oneiric_runtime::{Runtime, RuntimeOptions};
+use oneiric_secrets::{Resolver, ResolverOptions};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// How long a change may take to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -38,13 +40,49 @@ pub(crate) struct Service {
     managed: Managed<u64>,
     load: Vec<JoinHandle<()>>,
     done: Arc<AtomicBool>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+/// The number at the end of each part of a credential; a mixed one has none.
+fn number(set: &SecretSet, parts: &[SecretRef]) -> u64 {
+    let numbers = parts.iter().map(|part| {
+        let text = set.get(part).unwrap().expose_str().unwrap();
+        text.rsplit('-').next().unwrap().parse::<u64>().unwrap()
+    });
+    let numbers: HashSet<u64> = numbers.collect();
+    assert_eq!(numbers.len(), 1, "a mixed credential");
+    numbers.into_iter().next().unwrap()
 }
 
 impl Service {
-    /// A service that begins with credential 1.
-    pub(crate) fn start(runtime: Runtime, managed: Managed<u64>) -> Self {
+    /// A service over this store, which is swept in this interval. It begins with credential 1,
+    /// whose parts are read together, with others besides that stay as they are.
+    pub(crate) async fn over(
+        provider: Arc<dyn SecretProvider>,
+        watch_interval: Duration,
+        credential: &[&str],
+        others: &[&str],
+    ) -> Self {
+        let name = provider.descriptor().kind.parse().unwrap();
+        let resolver = Resolver::new([(name, provider)], ResolverOptions::default());
+        let mut options = RuntimeOptions::new("test".parse().unwrap());
+        options.watch_interval = watch_interval;
+        let (runtime, task) = options.build(resolver).unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(task.run(stop.clone()));
+
+        let parse = |text: &&str| text.parse::<SecretRef>().unwrap();
+        let parts: Vec<SecretRef> = credential.iter().map(parse).collect();
+        let all: Vec<SecretRef> = credential.iter().chain(others).map(parse).collect();
+        let hook = ManagedHook::new("client".parse().unwrap(), all, move |set: SecretSet| {
+            let number = number(&set, &parts);
+            async move { Ok(number) }
+        });
+        let managed = runtime.manage(hook).await.unwrap();
+
         let (server, done) = (Arc::new(Server::default()), Arc::new(AtomicBool::new(false)));
-        let service = Self { runtime, server, managed, load: Vec::new(), done };
+        let service = Self { runtime, server, managed, load: Vec::new(), done, stop, running };
         service.take(1);
         let load = (0..4).map(|_| {
             let (server, managed, done) =
@@ -66,9 +104,10 @@ impl Service {
     }
 
     /// Waits until the service uses this credential, and nobody in it the one before any more:
-    /// whoever revokes a credential may go by that alone. Answers with how long it took since then
-    /// until it was used.
-    pub(crate) async fn uses(&self, credential: u64, since: Instant) -> Duration {
+    /// whoever revokes a credential may go by that alone. To be called when the credential has been
+    /// written; answers with how long it took from then until it was used.
+    pub(crate) async fn uses(&self, credential: u64) -> Duration {
+        let written = Instant::now();
         let used = async {
             while *self.managed.load() != credential {
                 sleep(Duration::from_millis(1)).await;
@@ -76,7 +115,7 @@ impl Service {
         };
         let in_time = timeout(ARRIVAL, used).await;
         assert!(in_time.is_ok(), "credential {credential} was not noticed");
-        let took = since.elapsed();
+        let took = written.elapsed();
         let drained = async {
             while self.runtime.status().await.unwrap().adapters.iter().any(|of| of.draining > 0) {
                 sleep(Duration::from_millis(1)).await;
@@ -98,7 +137,7 @@ impl Service {
         let (served, failed) = (&self.server.served, &self.server.failed);
         let (served, failed) = (served.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
         say(&format!(
-            "{name}: {} rotations, {served} requests, {failed} failed, event to use p50 {:.1} ms, \
+            "{name}: {} rotations, {served} requests, {failed} failed, write to use p50 {:.1} ms, \
              p99 {:.1} ms",
             took.len(),
             at(50),
@@ -106,6 +145,8 @@ impl Service {
         ));
         assert_eq!(failed, 0, "{name}");
         assert!(served > 1000, "{name}: the service was under load");
+        self.stop.cancel();
+        self.running.await.unwrap();
     }
 }
 
