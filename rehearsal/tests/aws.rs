@@ -5,12 +5,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oneiric_provider_aws::{Config, Push};
 use oneiric_testkit::live::{Aws, AwsKind, require};
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,6 +81,8 @@ impl Drop for Rotator {
 struct Door {
     port: u16,
     open: watch::Sender<bool>,
+    /// How many lists have been asked for.
+    lists: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -88,22 +91,46 @@ impl Door {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (open, watched) = watch::channel(true);
+        let lists = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lists);
         let task = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut open = watched.clone();
+            while let Ok((client, _)) = listener.accept().await {
+                let (mut open, lists) = (watched.clone(), Arc::clone(&counted));
                 tokio::spawn(async move {
                     if !*open.borrow() {
                         return;
                     }
-                    let mut store = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                    let store = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                     tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut store) => {}
+                        () = through(client, store, &lists) => {}
                         _ = open.wait_for(|open| !open) => {}
                     }
                 });
             }
         });
-        Self { port, open, task }
+        Self { port, open, lists, task }
+    }
+}
+
+/// Carries everything to and fro until one of them ends, and counts the lists.
+async fn through(client: TcpStream, store: TcpStream, lists: &AtomicU64) {
+    const LIST: &[u8] = b"secretsmanager.ListSecrets";
+    let ((mut asks, mut hears), (mut answers, mut takes)) =
+        (client.into_split(), store.into_split());
+    let there = async {
+        let mut bytes = vec![0; 65_536];
+        // The head of a request is written at once.
+        while let Ok(count @ 1..) = asks.read(&mut bytes).await {
+            let is_list = bytes[..count].windows(LIST.len()).any(|window| window == LIST);
+            lists.fetch_add(u64::from(is_list), Ordering::Relaxed);
+            if takes.write_all(&bytes[..count]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = there => {}
+        _ = tokio::io::copy(&mut answers, &mut hears) => {}
     }
 }
 
@@ -126,8 +153,10 @@ impl Stand {
     async fn start(aws: Aws, with_push: bool, watch_interval: Duration) -> Self {
         let door = Door::before(aws.port()).await;
         let address = format!("http://127.0.0.1:{}", door.port);
+        // One secret by itself is looked at; for two, the list is what finds a change.
         let create = "client.create_secret(Name='app/db', \
-                      SecretString='{\"user\": \"user-1\", \"password\": \"password-1\"}')";
+                      SecretString='{\"user\": \"user-1\", \"password\": \"password-1\"}')\n\
+                      client.create_secret(Name='app/other', SecretString='other')";
         aws.boto3("secretsmanager", create).unwrap();
         let mut config = Config::default();
         config.region = Some(aws.region().into());
@@ -145,7 +174,8 @@ impl Stand {
         let rotator = Arc::new(Rotator::start(&aws, &queue));
         let provider = Arc::new(config.build().unwrap());
         let credential = ["aws:app/db#user", "aws:app/db#password"];
-        let service = Service::over(provider, watch_interval, &credential, &[]).await;
+        let others = ["aws:app/other"];
+        let service = Service::over(provider, watch_interval, &credential, &others).await;
         Self { aws: Arc::new(aws), rotator, door, service, number: 1 }
     }
 
@@ -215,6 +245,8 @@ async fn rotations_by_boto3_and_the_command_line_are_found_by_the_sweep() {
         }
         took.push(stand.outage().await);
         took.extend(stand.rotations(5).await);
+        let lists = stand.door.lists.load(Ordering::Relaxed);
+        assert!(lists >= stand.number - 1, "{lists} lists have found {} changes", stand.number - 1);
         stand.service.end(&format!("aws on {}, sweep every 300 ms", kind.name()), took).await;
     }
 }
