@@ -19,7 +19,7 @@ mod error;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -323,6 +323,15 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
     }
 
     deserializer.deserialize_str(Visitor)
+}
+
+/// Whether the host of an address is the machine that asks, by its name `localhost` or its loopback
+/// address, in brackets or without. For providers and adapters: what goes to it stays on the
+/// machine, and to all others it goes over TLS.
+pub fn is_this_machine(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let address = bare.parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 fn node<'a>(tree: &'a Node, key: &str) -> &'a Node {

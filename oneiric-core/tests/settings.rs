@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oneiric_core::settings::{
     Bus, Explained, LogFormat, Origin, OtlpProtocol, Profile, Section, Settings, SettingsError,
-    Sources, duration, env,
+    Sources, duration, env, is_this_machine,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -446,4 +446,23 @@ fn an_alias_has_its_candidates_in_order() {
     assert_eq!(value(&settings, "secrets.db-password.ref"), "aws:prod/db@7#/password");
     assert_eq!(value(&settings, "adapters.pool.password"), "db-password", "an alias is no secret");
     assert_eq!(value(&settings, "adapters.pool.token"), "[redacted]", "it is not known to be one");
+}
+
+#[test]
+fn only_the_machine_itself_is_this_machine() {
+    for host in ["localhost", "127.0.0.1", "127.8.0.9", "::1", "[::1]", "::ffff:127.0.0.1"] {
+        assert!(is_this_machine(host), "{host}");
+    }
+    for host in [
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "[localhost]",
+        "[127.0.0.1",
+        "",
+    ] {
+        assert!(!is_this_machine(host), "{host}");
+    }
 }
