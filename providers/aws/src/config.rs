@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oneiric_core::settings::is_this_machine;
 use oneiric_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
@@ -195,7 +196,7 @@ fn check_address(name: &str, address: &str) -> Result<()> {
     };
     match scheme {
         "https" => Ok(()),
-        "http" if names::is_loopback(authority.host()) => Ok(()),
+        "http" if is_this_machine(authority.host()) => Ok(()),
         _ => Err(invalid(format!(
             "`{name}` is not https, and values would be sent in the clear beyond this machine"
         ))),

@@ -1,7 +1,5 @@
 //! The names of secrets, versions and labels, and which of them mean the same.
 
-use std::net::IpAddr;
-
 use oneiric_core::{Error, ErrorKind, Result, SecretKey};
 use sha2::{Digest, Sha256};
 
@@ -139,11 +137,6 @@ pub(crate) fn is_region(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(of_it)
 }
 
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,14 +199,5 @@ mod tests {
     fn a_queue_says_its_region() {
         assert_eq!(region_of_queue("https://sqs.eu-west-1.amazonaws.com/1/q"), Some("eu-west-1"));
         assert_eq!(region_of_queue("http://127.0.0.1:4566/1/q"), None);
-    }
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for (host, expected) in
-            [("127.0.0.1", true), ("[::1]", true), ("localhost", true), ("localhost.a", false)]
-        {
-            assert_eq!(is_loopback(host), expected, "{host}");
-        }
     }
 }

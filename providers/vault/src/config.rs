@@ -1,10 +1,10 @@
 //! The settings of one `[providers.<id>]` section with `kind = "vault"`.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oneiric_core::settings::is_this_machine;
 use oneiric_core::{Error, ErrorKind, Result, SecretValue};
 use reqwest::Url;
 use serde::{Deserialize, Deserializer};
@@ -314,18 +314,11 @@ fn address(name: &str, text: &str) -> Result<Url> {
     }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if is_local(&url) => Ok(url),
+        "http" if url.host_str().is_some_and(is_this_machine) => Ok(url),
         _ => Err(invalid(format!(
             "`{name}` has `{text}`, which is not https, and a token would be sent in the clear"
         ))),
     }
-}
-
-/// Whether it is on this machine.
-pub(crate) fn is_local(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretValue>, D::Error> {

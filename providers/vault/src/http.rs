@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oneiric_core::settings::is_this_machine;
 use oneiric_core::{Error, ErrorKind, Result, SecretValue};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -13,7 +14,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, is_local};
+use crate::config::Config;
 use crate::error::{Call, Seen, failed, late};
 use crate::nodes::{Nodes, may_go_on, share};
 use crate::payload::MAX_BYTES;
@@ -303,7 +304,7 @@ fn elsewhere(answer: &Response, from: &Url) -> Option<Url> {
 fn is_safe(from: &Url, to: &Url) -> bool {
     match (from.scheme(), to.scheme()) {
         (_, "https") => true,
-        ("http", "http") => is_local(to),
+        ("http", "http") => to.host_str().is_some_and(is_this_machine),
         _ => false,
     }
 }
