@@ -12,6 +12,7 @@
 mod id;
 mod reference;
 mod value;
+mod kind;
 mod error;
 mod clock;
 mod provider;
@@ -27,6 +28,7 @@ pub use hook::{
     SecretSet,
 };
 pub use id::{AdapterId, AliasId, InstanceId, ParseError, ProviderId, RotationId};
+pub use kind::SecretKind;
 pub use managed::{Managed, ManagedAdapter, ManagedGuard, ManagedHook};
 pub use provider::{
     Capabilities, Change, ChangeStream, Descriptor, Detection, FetchRequest, Fetched, SecretLister,
