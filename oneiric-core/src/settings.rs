@@ -1,6 +1,6 @@
 //! Settings: what they are, where they come from, and how they are refused.
 //!
-//! The embedded defaults < the settings file < the environment (`ONEIRIC_ADMIN__SOCKET`) < the
+//! The embedded defaults < what a `secretspec.toml` declares < the settings file < the environment (`ONEIRIC_ADMIN__SOCKET`) < the
 //! command line. Each layer is checked for itself and then merged; nothing is in effect unless
 //! everything is valid. `docs/settings.md` is the manual.
 //!
@@ -13,6 +13,7 @@ mod tree;
 mod coerce;
 mod section;
 mod alias;
+mod import;
 mod check;
 mod explain;
 mod error;
@@ -71,6 +72,7 @@ pub struct Settings {
     /// What is emitted, and where to.
     pub telemetry: TelemetrySettings,
     explanation: Vec<Explained>,
+    notes: Vec<Problem>,
 }
 
 /// A set of defaults, and of limits that go with them.
@@ -216,7 +218,28 @@ impl Settings {
             all.insert(1, Layer::serverless_defaults());
             tree = layers::merge(&all);
         }
-        Self::build(&tree)
+        let mut notes = Vec::new();
+        if let Some(import) = import::import(&tree, &mut problems)? {
+            let after_defaults = all.iter().take_while(|layer| layer.is_embedded()).count();
+            all.insert(after_defaults, import.layer);
+            tree = layers::merge(&all);
+            notes = import.notes;
+        }
+        match Self::build(&tree) {
+            Ok(settings) if problems.is_empty() => Ok(Self { notes, ..settings }),
+            Err(SettingsError::Invalid(others)) => {
+                problems.extend(others);
+                Err(SettingsError::Invalid(problems))
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(SettingsError::Invalid(problems)),
+        }
+    }
+
+    /// What a file that declares secrets says and has no meaning here: nothing is wrong, but it is
+    /// not heeded. Each displays as an error does.
+    pub fn notes(&self) -> &[Problem] {
+        &self.notes
     }
 
     /// Every setting with its value and its origin, as `oneiric config show` prints them.
@@ -274,6 +297,7 @@ impl Settings {
             fleet,
             telemetry,
             explanation: explain::explain(tree),
+            notes: Vec::new(),
         };
         problems.extend(check::problems(&settings, tree));
         if problems.is_empty() { Ok(settings) } else { Err(SettingsError::Invalid(problems)) }

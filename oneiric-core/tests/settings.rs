@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oneiric_core::SecretKind;
 use oneiric_core::settings::{
-    Bus, Explained, LogFormat, Origin, OtlpProtocol, Profile, Section, Settings, SettingsError,
-    Sources, duration, env, is_this_machine,
+    Bus, Explained, LogFormat, Origin, OtlpProtocol, Profile, SecretSettings, Section, Settings,
+    SettingsError, Sources, duration, env, is_this_machine,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -465,4 +466,35 @@ fn only_the_machine_itself_is_this_machine() {
     ] {
         assert!(!is_this_machine(host), "{host}");
     }
+}
+
+#[test]
+fn an_alias_says_what_is_expected_of_its_secret() {
+    let folder = folder(
+        "[providers.files]\nkind = \"file\"\n\
+         [secrets.plain]\nref = \"files:a\"\n\
+         [secrets.search-url]\nref = \"files:b\"\ndefault = \"http://localhost\"\nkind = \"url\"\n\
+         description = \"where the shop searches\"\nenv = \"SEARCH\"\n\
+         [secrets.extra]\nref = \"files:c\"\nrequired = false",
+    );
+    let env = [("ONEIRIC_SECRETS__PLAIN__KIND", "json"), ("ONEIRIC_SECRETS__EXTRA__DEFAULT", "")];
+    let settings = load(&Sources::new().with_directory(folder.path()).with_env(env));
+    let (plain, url) = (&settings.secrets["plain"], &settings.secrets["search-url"]);
+    assert!(plain.required && plain.default.is_none());
+    assert_eq!((plain.kind, url.kind), (Some(SecretKind::Json), Some(SecretKind::Url)));
+    assert!(!url.required, "what has a default need not be there");
+    assert_eq!(url.default.as_ref().unwrap().expose(), b"http://localhost");
+    assert_eq!(url.description.as_deref(), Some("where the shop searches"));
+    let extra = &settings.secrets["extra"];
+    assert!(!extra.required && extra.default.as_ref().unwrap().is_empty());
+    let variable = |alias: &str| settings.secrets[alias].variable(&alias.parse().unwrap());
+    assert_eq!(variable("plain"), "PLAIN");
+    assert_eq!(variable("search-url"), "SEARCH");
+    assert!(!format!("{settings:?}").contains("localhost\")"));
+}
+
+#[test]
+fn the_variable_of_an_alias_is_its_name_in_capitals() {
+    let plain = SecretSettings::from(vec!["files:a".parse().unwrap()]);
+    assert_eq!(plain.variable(&"db-pass_2".parse().unwrap()), "DB_PASS_2");
 }

@@ -260,6 +260,23 @@ fn an_alias_says_what_is_wrong_with_it_and_where() {
         ),
         ("[secrets.db]\nref = \"aws:db\"\nfallback = \"vault\"", "`secrets.db.fallback` wants"),
         ("[secrets.db]\nref = \"aws:db\"\nfalback = []", "did you mean `fallback`?"),
+        ("[secrets.db]\nref = \"aws:db\"\nrequird = true", "did you mean `required`?"),
+        ("[secrets.db]\nref = \"aws:db\"\nkind = \"passwd\"", "did you mean `password`?"),
+        ("[secrets.db]\nref = \"aws:db\"\ndefault = 7", "`secrets.db.default` wants a string"),
+        (
+            "[secrets.db]\nref = \"aws:db\"\nrequired = true\ndefault = \"hunter2\"",
+            "`secrets.db.default` goes with no `required = true`",
+        ),
+        (
+            "[secrets.db]\nref = \"aws:db\"\nkind = \"url\"\ndefault = \"hunter2\"",
+            "`secrets.db.default` is not of kind `url`: it is not an absolute URL",
+        ),
+        ("[secrets.db]\nref = \"aws:db\"\nenv = \"A-B\"", "`secrets.db.env` is no name of a"),
+        ("[secrets.db]\nref = \"aws:db\"\nenv = \"7A\"", "`secrets.db.env` is no name of a"),
+        (
+            "[secrets.d-b]\nref = \"aws:db\"\n[secrets.d_b]\nref = \"aws:db\"",
+            "`secrets.d_b` would be in the variable `D_B`, and so would `d-b`",
+        ),
     ] {
         let error = refused(&format!("{PROVIDERS}{table}"), &[]);
         assert!(error.starts_with("FILE: ") || error.contains("\n  FILE: "), "{error}");

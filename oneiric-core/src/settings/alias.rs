@@ -1,4 +1,5 @@
-//! One `[secrets.<alias>]` table: where a secret is, which code asks for by a name of its own.
+//! One `[secrets.<alias>]` table: where a secret is, which code asks for by a name of its own, and
+//! what is expected of it.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +8,42 @@ use serde::Deserialize;
 use super::error::{Origin, Problem};
 use super::keys;
 use super::tree::{Node, Value};
-use crate::{AliasId, SecretRef};
+use crate::{AliasId, SecretKind, SecretRef, SecretValue};
 
-/// What an alias stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an alias stands for, and what is expected of it.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SecretSettings {
     /// Who may answer, the first one first: the others only while those before them cannot answer.
     /// At least one; none is an alias, and no two ask for the same.
     pub candidates: Vec<SecretRef>,
+    /// Whether who uses it cannot do without. If not, it is left out of sets while it is not there.
+    pub required: bool,
+    /// What stands in its place while all candidates say that it is not there; not with `required`.
+    pub default: Option<SecretValue>,
+    /// The form that its value must have. One of another form is refused, and the last good one
+    /// serves on.
+    pub kind: Option<SecretKind>,
+    /// What it is for, in words for people.
+    pub description: Option<String>,
+    /// The environment variable in which a command gets it; see [`variable`](Self::variable).
+    pub env: Option<String>,
+}
+
+impl SecretSettings {
+    /// The environment variable in which a command gets it: `env`, or else the alias in capitals
+    /// with `_` for `-`.
+    pub fn variable(&self, alias: &AliasId) -> String {
+        let made = || alias.as_str().to_ascii_uppercase().replace('-', "_");
+        self.env.clone().unwrap_or_else(made)
+    }
+}
+
+/// A required secret of any kind.
+impl From<Vec<SecretRef>> for SecretSettings {
+    fn from(candidates: Vec<SecretRef>) -> Self {
+        Self { candidates, required: true, default: None, kind: None, description: None, env: None }
+    }
 }
 
 /// What the table says.
@@ -25,6 +53,11 @@ struct Written {
     r#ref: SecretRef,
     #[serde(default)]
     fallback: Vec<String>,
+    required: Option<bool>,
+    default: Option<String>,
+    kind: Option<SecretKind>,
+    description: Option<String>,
+    env: Option<String>,
 }
 
 /// Every alias, with what is wrong with it noted.
@@ -42,7 +75,30 @@ pub(super) fn aliases(
             Err(problem) => problems.push(problem),
         }
     }
+    check_variables(tree, &aliases, problems);
     aliases
+}
+
+/// Two secrets cannot be in one variable.
+fn check_variables(
+    tree: &Node,
+    aliases: &BTreeMap<AliasId, SecretSettings>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut known: BTreeMap<String, &AliasId> = BTreeMap::new();
+    for (alias, settings) in aliases {
+        let variable = settings.variable(alias);
+        if let Some(other) = known.insert(variable.clone(), alias) {
+            let key = format!("{}.{alias}", keys::SECRETS);
+            let Some(node) = tree.find(&key) else { continue };
+            let (key, origin) = place(node, "env", None);
+            let message = format!(
+                "would be in the variable `{variable}`, and so would `{other}`; give one of them \
+                 another by `env`"
+            );
+            problems.push(Problem::new(key, origin, message));
+        }
+    }
 }
 
 struct Known<'a> {
@@ -75,7 +131,52 @@ impl Known<'_> {
                 Err(message) => note(place(node, "fallback", Some(at)), message),
             }
         }
-        SecretSettings { candidates }
+        let (required, default) = Self::presence(node, written, &mut note);
+        if let (Some(kind), Some(default)) = (written.kind, &default)
+            && let Err(why) = kind.check(default)
+        {
+            note(place(node, "default", None), format!("is not of kind `{kind}`: it {why}"));
+        }
+        if let Some(name) = &written.env
+            && let Err(message) = check_variable(name)
+        {
+            note(place(node, "env", None), message);
+        }
+        SecretSettings {
+            candidates,
+            required,
+            default,
+            kind: written.kind,
+            description: written.description.clone(),
+            env: written.env.clone(),
+        }
+    }
+
+    /// Whether it must be there, and what stands in its place if it need not. Of a secret that is
+    /// declared elsewhere, what the settings say themselves is the last word.
+    fn presence(
+        node: &Node,
+        written: &Written,
+        note: &mut impl FnMut((String, Option<Origin>), String),
+    ) -> (bool, Option<SecretValue>) {
+        let is_imported = |name| {
+            let origin = node.find(name).and_then(|node| node.origin.as_ref());
+            matches!(origin, Some(Origin::Line { .. }))
+        };
+        let default = written.default.as_deref().map(SecretValue::from);
+        if written.required != Some(true) || default.is_none() {
+            return (written.required.unwrap_or(default.is_none()), default);
+        }
+        match (is_imported("required"), is_imported("default")) {
+            (true, false) => (false, default),
+            (false, true) => (true, None),
+            _ => {
+                let message =
+                    "goes with no `required = true`: what has a default need not be there";
+                note(place(node, "default", None), message.to_owned());
+                (true, None)
+            }
+        }
     }
 
     /// A whole reference, or a provider that has the same under the same name.
@@ -106,6 +207,20 @@ impl Known<'_> {
             return Ok(());
         }
         Err(unknown_provider(id, &self.providers))
+    }
+}
+
+/// A name that every shell can say.
+fn check_variable(name: &str) -> Result<(), String> {
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    match is_name {
+        true => Ok(()),
+        false => {
+            Err("is no name of a variable: one has letters, digits and `_`, and begins with no \
+                      digit"
+                .to_owned())
+        }
     }
 }
 

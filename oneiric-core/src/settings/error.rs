@@ -56,6 +56,13 @@ pub enum Origin {
     Default(Profile),
     /// The settings file.
     File(PathBuf),
+    /// A line of a file that declares secrets, from 1.
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+    },
     /// This environment variable.
     Environment(String),
     /// The command line.
@@ -93,6 +100,7 @@ impl fmt::Display for Origin {
             Self::Default(Profile::Default) => f.write_str("default"),
             Self::Default(profile) => write!(f, "default of profile `{profile}`"),
             Self::File(path) => write!(f, "{}", path.display()),
+            Self::Line { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) => f.write_str(name),
             Self::CommandLine => f.write_str("command line"),
         }

@@ -36,8 +36,11 @@ pub(super) const SECRETS: &str = "secrets";
 
 /// All settings but those in [`SECTIONS`], in the order of the manual. What they mean is said once,
 /// in the comments of `default.toml`.
-pub(super) const KEYS: [&str; 28] = [
+pub(super) const KEYS: [&str; 31] = [
     "profile",
+    SECRETS_FROM,
+    SECRETS_FROM_PROFILE,
+    SECRETS_FROM_PROVIDER,
     CACHE_TTL,
     WATCH_INTERVAL,
     "secrets_push_sweep_interval",
@@ -67,6 +70,9 @@ pub(super) const KEYS: [&str; 28] = [
     LOG_FILTER,
 ];
 
+pub(super) const SECRETS_FROM: &str = "secrets_from";
+pub(super) const SECRETS_FROM_PROFILE: &str = "secrets_from_profile";
+pub(super) const SECRETS_FROM_PROVIDER: &str = "secrets_from_provider";
 pub(super) const CACHE_TTL: &str = "secrets_cache_ttl";
 pub(super) const WATCH_INTERVAL: &str = "secrets_watch_interval";
 pub(super) const STALE_IF_ERROR: &str = "secrets_stale_if_error";

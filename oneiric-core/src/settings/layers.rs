@@ -78,6 +78,27 @@ impl Layer {
         Self { metadata, dict }
     }
 
+    /// What another file declares: fields of aliases, and where it is declared.
+    pub(super) fn declared(
+        entries: Vec<(String, Vec<(&'static str, Value)>)>,
+        places: BTreeMap<String, (PathBuf, usize)>,
+    ) -> Self {
+        let table = |fields: Vec<(&'static str, Value)>| {
+            let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value));
+            Value::Dict(Tag::Default, fields.collect())
+        };
+        let aliases = entries.into_iter().map(|(alias, fields)| (alias, table(fields))).collect();
+        let aliases = Value::Dict(Tag::Default, aliases);
+        let dict = Dict::from([(keys::SECRETS.to_owned(), aliases)]);
+        let metadata = Metadata::named(tree::DECLARED).interpolater(move |_, path| {
+            let key = path.join(".");
+            let alias = key.split('.').take(2).collect::<Vec<_>>().join(".");
+            let (path, line) = places.get(&alias).cloned().unwrap_or_default();
+            format!("{}:{line}", path.display())
+        });
+        Self { metadata, dict }
+    }
+
     /// The command line. What is said twice there holds as it was said last.
     pub(super) fn command_line(sources: &Sources, problems: &mut Vec<Problem>) -> Self {
         let mut dict = Dict::new();
@@ -88,6 +109,11 @@ impl Layer {
             }
         }
         Self { metadata: Metadata::named(tree::FLAG), dict }
+    }
+
+    /// Whether it is one of the defaults.
+    pub(super) fn is_embedded(&self) -> bool {
+        [tree::DEFAULT, tree::SERVERLESS].contains(&&*self.metadata.name)
     }
 
     /// Looks for keys that nobody knows, and for values where tables belong.
@@ -182,17 +208,20 @@ fn layered_table(table: toml::Table) -> Dict {
 fn read_toml(path: &Path, text: &str) -> Result<Dict, SettingsError> {
     match text.parse::<toml::Table>() {
         Ok(table) => Ok(layered_table(table)),
-        Err(error) => {
-            // Its own Display quotes the line, and the line may hold a secret.
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-            Err(SettingsError::Syntax {
-                path: PathBuf::from(path),
-                line: before.matches('\n').count() + 1,
-                column: before[line_start..].chars().count() + 1,
-                message: error.message().to_owned(),
-            })
-        }
+        Err(error) => Err(syntax_error(path, text, &error)),
+    }
+}
+
+/// What is wrong with a text that is no TOML, and where.
+pub(super) fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> SettingsError {
+    // Its own Display quotes the line, and the line may hold a secret.
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    SettingsError::Syntax {
+        path: PathBuf::from(path),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        message: error.message().to_owned(),
     }
 }
 

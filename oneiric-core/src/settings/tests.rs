@@ -66,8 +66,10 @@ fn the_embedded_defaults_are_settings_with_their_examples_and_without() {
     let file = directory.path().join("oneiric.toml");
     // The examples of sections come before the settings' own tables, as TOML has them.
     std::fs::write(&file, uncommented.join("\n")).unwrap();
+    let declared = "[profiles.production]\nDATABASE_URL = { description = \"where orders are\" }";
+    std::fs::write(directory.path().join("secretspec.toml"), declared).unwrap();
     let settings = Settings::load(&Sources::new().with_file(file)).unwrap();
-    assert_eq!((settings.providers.len(), settings.secrets.len()), (1, 1));
+    assert_eq!((settings.providers.len(), settings.secrets.len()), (1, 3));
     assert!(settings.explain().iter().all(|setting| setting.value.is_some()));
 }
 
@@ -99,6 +101,11 @@ fn the_manual_has_the_table_of_all_settings_and_the_embedded_defaults() {
     for (key, meaning) in [
         ("ref", "Where the secret of this name is."),
         ("fallback", "Who is asked, one after the other, while that one cannot answer."),
+        ("required", "Whether who uses it cannot do without. `true`, unless there is a `default`."),
+        ("default", "A text that stands in its place while it is not there."),
+        ("kind", "What form its value must have: `password`, `url`, `pem` or `json`."),
+        ("description", "What it is for, in words for people."),
+        ("env", "The environment variable in which a command gets it."),
     ] {
         let key = format!("{}.<alias>.{key}", keys::SECRETS);
         writeln!(table, "| `{key}` | `{}` | | | {meaning} |", keys::env_name(&key)).unwrap();

@@ -13,6 +13,7 @@ use super::error::{Origin, Problem};
 /// The names by which the layers are known in figment's metadata.
 pub(super) const DEFAULT: &str = "default";
 pub(super) const SERVERLESS: &str = "serverless";
+pub(super) const DECLARED: &str = "declared";
 pub(super) const FILE: &str = "file";
 pub(super) const ENVIRONMENT: &str = "environment";
 pub(super) const FLAG: &str = "flag";
@@ -116,6 +117,13 @@ pub(super) fn origin(metadata: &Metadata, key: &str) -> Origin {
             Origin::File(path.expect("the layer of a file has its path").to_owned())
         }
         ENVIRONMENT => Origin::Environment(metadata.interpolate(&Layers::Default, &[key])),
+        DECLARED => {
+            let place = metadata.interpolate(&Layers::Default, &[key]);
+            let place =
+                place.rsplit_once(':').and_then(|(path, line)| Some((path, line.parse().ok()?)));
+            let (path, line) = place.expect("the layer of declarations says where each is");
+            Origin::Line { path: path.into(), line }
+        }
         FLAG => Origin::CommandLine,
         SERVERLESS => Origin::Default(Profile::Serverless),
         _ => Origin::Default(Profile::Default),
