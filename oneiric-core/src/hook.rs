@@ -251,13 +251,19 @@ struct SetEntry {
     value: SecretValue,
     version: Version,
     fallback: Option<ProviderId>,
+    is_default: bool,
 }
 
 impl SecretSet {
     /// A set from its parts. The caller vouches that they belong together.
     pub fn new(parts: impl IntoIterator<Item = (SecretRef, SecretValue, Version)>) -> Self {
-        let entry =
-            |(reference, value, version)| SetEntry { reference, value, version, fallback: None };
+        let entry = |(reference, value, version)| SetEntry {
+            reference,
+            value,
+            version,
+            fallback: None,
+            is_default: false,
+        };
         Self(parts.into_iter().map(entry).collect())
     }
 
@@ -268,6 +274,20 @@ impl SecretSet {
         let fallbacks = fallbacks.into_iter().chain(std::iter::repeat(None));
         let marked = self.0.iter().zip(fallbacks);
         Self(marked.map(|(entry, fallback)| SetEntry { fallback, ..entry.clone() }).collect())
+    }
+
+    /// The same, saying of each part, in the order of the set, whether it is the default of an alias
+    /// whose secret is not there.
+    #[must_use]
+    pub fn with_defaults(self, defaults: impl IntoIterator<Item = bool>) -> Self {
+        let defaults = defaults.into_iter().chain(std::iter::repeat(false));
+        let marked = self.0.iter().zip(defaults);
+        Self(marked.map(|(entry, is_default)| SetEntry { is_default, ..entry.clone() }).collect())
+    }
+
+    /// Whether a part is the default of an alias whose secret is not there.
+    pub fn is_default(&self, reference: &SecretRef) -> bool {
+        self.entry(reference).is_some_and(|entry| entry.is_default)
     }
 
     /// The provider that answered for a part in the place of the first candidate of its alias, if

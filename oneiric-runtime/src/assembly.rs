@@ -7,7 +7,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use oneiric_core::settings::{SecretSettings, Section, Settings, nearest};
+use oneiric_core::settings::{Section, Settings, nearest};
 use oneiric_core::{
     AdapterId, AliasId, Error, ErrorKind, InstanceId, LifecycleHook, ProviderId, Result,
     SecretProvider,
@@ -153,8 +153,7 @@ fn resolver_options(settings: &Settings) -> ResolverOptions {
     options.calls_at_once = settings.secrets_calls_at_once;
     options.calls_a_second = settings.secrets_calls_a_second;
     options.fetch_timeout = settings.agent.fetch_timeout;
-    let alias = |(id, of): (&AliasId, &SecretSettings)| (id.clone(), of.candidates.clone());
-    options.aliases = settings.secrets.iter().map(alias).collect();
+    options.aliases = settings.secrets.clone();
     options
 }
 

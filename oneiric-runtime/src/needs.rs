@@ -41,8 +41,8 @@ impl Needs {
         self.0.iter().any(|of| is_same(of, reference))
     }
 
-    /// Whether what an adapter serves is of another version of this secret than this one, or is
-    /// from somebody who stands behind it in an alias.
+    /// Whether what an adapter serves is of another version of this secret than this one, is from
+    /// somebody who stands behind it in an alias, or lacks it.
     pub(crate) fn are_behind(
         &self,
         current: &SecretSet,
@@ -50,6 +50,14 @@ impl Needs {
         version: &Version,
         resolver: &Resolver,
     ) -> bool {
+        let lacks = |of: &&SecretRef| of.alias().is_some() && current.version(of).is_none();
+        let is_candidate = |of: &SecretRef| {
+            resolver.candidates(of).is_ok_and(|all| all.iter().any(|of| is_same(of, secret)))
+        };
+        // What was left out because it was not there, and is there now.
+        if self.0.iter().filter(lacks).any(is_candidate) {
+            return true;
+        }
         self.have(secret)
             && current.versions().any(|(of, held)| {
                 if of.alias().is_none() {

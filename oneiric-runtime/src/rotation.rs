@@ -226,6 +226,7 @@ impl Rotation {
                     let why = why.map(|error| format!(": {}", error.chain())).unwrap_or_default();
                     failures.push(format!("cannot read `{reference}` anew{why}"));
                 }
+                Err(error) if self.resolver.may_be_absent(reference, &error) => {}
                 Err(error) => failures.push(error.chain()),
             }
         }
@@ -290,12 +291,7 @@ impl Rotation {
         // Somebody who asks for it may have seen to it that it is accepted by now.
         let unasked = self.progress.is_empty() && self.instead.is_none();
         for target in &self.targets {
-            let parts = target.hook.secrets().iter().filter_map(|reference| {
-                let value = secrets.get(reference)?.clone();
-                Some((reference.clone(), value, secrets.version(reference)?.clone()))
-            });
-            let fallbacks = target.hook.secrets().iter().map(|of| secrets.fallback(of).cloned());
-            let next = SecretSet::new(parts).answered_by(fallbacks);
+            let next = self.part_of(secrets, target);
             let same = target.current.as_ref().is_some_and(|current| current.same_values(&next));
             if same {
                 compared.unchanged.push((target.clone(), next));
@@ -306,6 +302,28 @@ impl Rotation {
             }
         }
         compared
+    }
+
+    /// The part of a set that is an adapter's. A secret that is not there any more is taken from
+    /// nobody who has it, unless everything from before is to go.
+    fn part_of(&self, secrets: &SecretSet, target: &Target) -> SecretSet {
+        let may_keep = self.instead.is_none() && self.ask.invalidate != Some(Mode::Hard);
+        let kept = target.current.as_ref().filter(|_| may_keep);
+        let mut parts = Vec::new();
+        let (mut fallbacks, mut defaults) = (Vec::new(), Vec::new());
+        for reference in target.hook.secrets() {
+            let is_there = secrets.get(reference).is_some() && !secrets.is_default(reference);
+            let has = |of: &&SecretSet| of.get(reference).is_some() && !of.is_default(reference);
+            let from = kept.filter(has).filter(|_| !is_there).unwrap_or(secrets);
+            let (Some(value), Some(version)) = (from.get(reference), from.version(reference))
+            else {
+                continue;
+            };
+            parts.push((reference.clone(), value.clone(), version.clone()));
+            fallbacks.push(from.fallback(reference).cloned());
+            defaults.push(from.is_default(reference));
+        }
+        SecretSet::new(parts).answered_by(fallbacks).with_defaults(defaults)
     }
 
     /// Whether some adapter was given this version, and has gone back from it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oneiric_core::{
     Error, ErrorKind, InstanceId, LifecycleHook, Managed, ManagedAdapter, ProviderId, Result,
-    RotationId, SecretProvider,
+    RotationId, SecretProvider, SecretRef,
 };
 use oneiric_secrets::{Mode, Resolver, Scope};
 use tokio::sync::{mpsc, oneshot};
@@ -154,8 +154,8 @@ impl Runtime {
     /// secret once, in as few calls as the stores allow.
     ///
     /// # Errors
-    /// If a secret cannot be had: every one of them, with the adapters that need it, and then none
-    /// was taken in. As [`register`](Self::register) for the first adapter that could not be taken
+    /// If a secret cannot be had that is required: every one of them, with the adapters that need it,
+    /// and then none was taken in. As [`register`](Self::register) for the first adapter that could not be taken
     /// in; the error names those before it, which serve.
     pub async fn register_all(
         &self,
@@ -171,9 +171,12 @@ impl Runtime {
         let mut missing = Vec::new();
         let mut kind = None;
         for ((adapter, secret), answer) in adapters.iter().zip(&secrets).zip(answers) {
-            if let Err(error) = answer {
+            if let Err(error) = answer
+                && !self.resolver.may_be_absent(secret, &error)
+            {
                 kind = kind.or(Some(error.kind()));
-                missing.push(format!("adapter `{adapter}` needs `{secret}`: {}", error.chain()));
+                let what = self.described(secret);
+                missing.push(format!("adapter `{adapter}` needs {what}: {}", error.chain()));
             }
         }
         if let Some(kind) = kind {
@@ -195,6 +198,17 @@ impl Runtime {
             serving.push(format!("`{id}`"));
         }
         Ok(())
+    }
+
+    /// A secret in words: of an alias also where it is and what it is for.
+    fn described(&self, secret: &SecretRef) -> String {
+        let Some(settings) = self.resolver.alias(secret) else { return format!("`{secret}`") };
+        let places: Vec<_> = settings.candidates.iter().map(|of| format!("`{of}`")).collect();
+        let places = places.join(" or ");
+        match &settings.description {
+            Some(description) => format!("`{secret}` ({places}, {description})"),
+            None => format!("`{secret}` ({places})"),
+        }
     }
 
     /// The same as [`register`](Self::register) for a [`ManagedAdapter`], such as a

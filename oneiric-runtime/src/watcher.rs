@@ -262,13 +262,19 @@ impl SecretRefreshWatcher {
     fn notice(&mut self, changes: Vec<Change>) {
         let now = Instant::now();
         let mut follow = BTreeSet::new();
+        let awaited = self.runtime.resolver().awaited(&self.id);
         for change in changes {
             let Change::Secret { key, version } = change else {
                 self.sweep_wanted = true;
                 continue;
             };
             let reference = SecretRef::new(self.id.clone(), key.clone());
-            let Some(held) = self.runtime.resolver().held_version(&reference) else { continue };
+            let Some(held) = self.runtime.resolver().held_version(&reference) else {
+                if awaited.contains(&key) {
+                    follow.insert(key);
+                }
+                continue;
+            };
             match self.ledger.tell(&key, version.as_ref(), &held, now) {
                 Told::NoNews => {}
                 Told::Follow => {
@@ -296,7 +302,8 @@ impl SecretRefreshWatcher {
                 self.start_sweep();
             } else {
                 // Without stamps, what the store may have told must be read to be known.
-                let keys: Vec<_> = self.held().into_keys().collect();
+                let awaited = self.runtime.resolver().awaited(&self.id);
+                let keys: Vec<_> = self.held().into_keys().chain(awaited).collect();
                 if !keys.is_empty() {
                     self.trigger(keys);
                 }
@@ -318,14 +325,16 @@ impl SecretRefreshWatcher {
 
     /// Asks for the stamps of what is held; `None` where nothing is.
     fn look_at(&self, before: Held, sweep: bool) -> Looking {
-        if before.is_empty() {
+        // What is not there yet is looked for with everything else.
+        let awaited = if sweep { self.runtime.resolver().awaited(&self.id) } else { Vec::new() };
+        if before.is_empty() && awaited.is_empty() {
             return None;
         }
         let provider = Arc::clone(&self.provider);
-        let patience = self.watching(before.len(), false).patience();
+        let patience = self.watching(before.len() + awaited.len(), false).patience();
         Some(Box::pin(async move {
             let began = Instant::now();
-            let keys: Vec<_> = before.keys().cloned().collect();
+            let keys: Vec<_> = before.keys().cloned().chain(awaited).collect();
             let asked = AssertUnwindSafe(provider.stamps(&keys)).catch_unwind();
             match timeout(patience, asked).await {
                 Ok(Ok(stamps)) if stamps.len() == keys.len() => {
@@ -340,13 +349,19 @@ impl SecretRefreshWatcher {
     /// Follows up what a look has shown.
     fn judge(&mut self, look: Option<Look>, sweep: bool) {
         if sweep {
-            self.blind =
-                look.as_ref().is_none_or(|look| !look.stamps.iter().any(|(_, of)| of.is_ok()));
+            self.blind = look.as_ref().is_none_or(|look| !look.saw_anything());
         }
         let Some(look) = look else {
             return self.say_failing("the provider did not say how its secrets stand");
         };
-        let findings = self.ledger.compare(look, &self.held(), Instant::now());
+        let held = self.held();
+        let is_new = |key: &SecretKey| !look.before.contains_key(key) && !held.contains_key(key);
+        let stamps = look.stamps.iter().filter(|(key, stamp)| stamp.is_ok() && is_new(key));
+        let appeared: Vec<_> = stamps.map(|(key, _)| key.clone()).collect();
+        if !appeared.is_empty() {
+            self.trigger(appeared);
+        }
+        let findings = self.ledger.compare(look, &held, Instant::now());
         match findings.failed {
             Some(error) if error.kind() != ErrorKind::Unsupported => {
                 self.say_failing(&error.chain());

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use oneiric_core::settings::nearest;
+use oneiric_core::settings::{SecretSettings, nearest};
 use oneiric_core::telemetry::event;
-use oneiric_core::{AliasId, Error, ErrorKind, ProviderId, Result, SecretRef};
+use oneiric_core::{AliasId, Error, ErrorKind, ProviderId, Result, SecretRef, SecretValue};
 use opentelemetry::{KeyValue, StringValue};
 
-use crate::cell::Cell;
-use crate::entry::{EntryGuard, Secret};
+use crate::cell::{Cell, CellState};
+use crate::entry::{Entry, EntryGuard, Secret};
 use crate::event::SecretEvent;
 use crate::read::Answer;
 use crate::shared::Shared;
@@ -24,6 +24,8 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) struct Alias {
     name: AliasId,
     candidates: Vec<Candidate>,
+    /// What stands in its place while nobody has it.
+    default: Option<SecretValue>,
     /// The one that answered last.
     in_use: AtomicUsize,
 }
@@ -56,13 +58,14 @@ struct Course<'a> {
 }
 
 impl Alias {
-    pub(crate) fn new(name: AliasId, candidates: Vec<SecretRef>) -> Self {
+    fn new(name: AliasId, settings: &SecretSettings) -> Self {
         let candidate = |reference: SecretRef| {
             let name = StringValue::from(reference.provider().to_string());
             Candidate { counted_as: [KeyValue::new("provider", name)], reference }
         };
-        let candidates = candidates.into_iter().map(candidate).collect();
-        Self { name, candidates, in_use: AtomicUsize::new(0) }
+        let candidates = settings.candidates.iter().cloned().map(candidate).collect();
+        let default = settings.default.clone();
+        Self { name, candidates, default, in_use: AtomicUsize::new(0) }
     }
 
     /// Notes who answers, and says so if it is another one than before.
@@ -344,15 +347,62 @@ impl Shared {
     async fn conclude(self: &Arc<Self>, course: Course<'_>, is_news: bool) -> Result<Answer> {
         let Course { way, passed_over, ended, .. } = course;
         let ended = ended.expect("a course goes on until it has ended");
-        if let (Err(_), Some(way), Some(at)) = (&ended, way, passed_over)
+        if let (Err(_), Some(way), Some(at)) = (&ended, &way, passed_over)
             && let Ok(answer) = self.read_plain(&way.candidates[at]).await
         {
             if is_news {
-                self.note(&way, at, None);
+                self.note(way, at, None);
             }
-            return Ok(Answer { way: Some((way, at)), ..answer });
+            return Ok(Answer { way: Some((Arc::clone(way), at)), ..answer });
         }
-        ended
+        match way.filter(|way| way.alias.default.is_some()) {
+            Some(way) => self.or_default(&way, ended).await,
+            None => ended,
+        }
+    }
+
+    /// The default in the place of what is not there. It stands only for what everybody says is not
+    /// there: one who cannot answer, or does not want to, may well have it.
+    async fn or_default(self: &Arc<Self>, way: &Way, ended: Result<Answer>) -> Result<Answer> {
+        let is_absent = |ended: &Result<Answer>, own: &Candidate| match ended {
+            Ok(answer) => {
+                // The secret may be there without the field that the alias stands for.
+                let field = answer.entry.part(own.reference.field(), &own.reference);
+                field.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            }
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        // Only the first speaks for the alias.
+        let is_first = match &ended {
+            Ok(answer) => answer.before().is_empty(),
+            Err(_) => true,
+        };
+        let (Some(value), Some((first, others))) =
+            (&way.alias.default, way.candidates.split_first())
+        else {
+            return ended;
+        };
+        if !is_first || !is_absent(&ended, &way.alias.candidates[0]) {
+            return ended;
+        }
+        for (candidate, own) in others.iter().zip(&way.alias.candidates[1..]) {
+            if !is_absent(&self.read_plain(candidate).await, own) {
+                return ended;
+            }
+        }
+        let cell = self.cache.cell(first)?;
+        // As old as the answer that it is not there.
+        let (held, epoch) = match ended {
+            Ok(answer) => (Some(Arc::clone(&answer.entry)), Some(answer.entry.epoch)),
+            Err(_) => {
+                let failing = |state: &CellState| Some(state.failing.as_ref()?.epoch);
+                (cell.entry(), cell.peek(failing).flatten())
+            }
+        };
+        let epoch = epoch.unwrap_or_else(|| self.epochs.now());
+        let times = self.times(self.options.clock.now());
+        let entry = Arc::new(Entry::of_default(value.clone(), held, epoch, times));
+        Ok(Answer { cell, entry, stale: None, way: None })
     }
 
     /// Notes who answers for an alias.
@@ -410,9 +460,9 @@ impl Shared {
 }
 
 /// The aliases of a resolver, by name.
-pub(crate) fn aliases(of: &BTreeMap<AliasId, Vec<SecretRef>>) -> BTreeMap<AliasId, Arc<Alias>> {
-    let alias = |(name, candidates): (&AliasId, &Vec<SecretRef>)| {
-        (name.clone(), Arc::new(Alias::new(name.clone(), candidates.clone())))
+pub(crate) fn aliases(of: &BTreeMap<AliasId, SecretSettings>) -> BTreeMap<AliasId, Arc<Alias>> {
+    let alias = |(name, settings): (&AliasId, &SecretSettings)| {
+        (name.clone(), Arc::new(Alias::new(name.clone(), settings)))
     };
     of.iter().map(alias).collect()
 }

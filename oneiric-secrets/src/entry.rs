@@ -12,6 +12,9 @@ use oneiric_core::{
 
 use crate::field;
 
+/// What the version of a default is called in reports.
+const DEFAULT_VERSION: &str = "default";
+
 /// One fetched version. Never changed once made: a renewal makes a new one around the same bytes.
 ///
 /// What every read looks at comes first.
@@ -38,6 +41,23 @@ struct Extras {
     fields: Mutex<Vec<(Field, SecretValue)>>,
     /// In an answer: who gave it in the place of another.
     fallback: Option<ProviderId>,
+    /// In an answer: that it stands in the place of a secret that is not there.
+    instead_of: Option<Absence>,
+}
+
+/// That a secret is not there: nothing is, or what is there lacks the field that is meant.
+#[derive(Debug)]
+pub(crate) struct Absence(Option<Arc<Entry>>);
+
+impl Absence {
+    /// Whether it is not there in this, either.
+    pub(crate) fn is_of(&self, held: Option<&Arc<Entry>>) -> bool {
+        match (&self.0, held) {
+            (None, None) => true,
+            (Some(known), Some(held)) => Arc::ptr_eq(known, held),
+            _ => false,
+        }
+    }
 }
 
 /// Until when a fetched value is what.
@@ -84,7 +104,7 @@ impl Entry {
             let fields = extras.fields.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let (stamp, snapshot) = (extras.stamp.clone(), extras.snapshot.clone());
             let (ends, fields) = (extras.ends, Mutex::new(fields));
-            Box::new(Extras { stamp, snapshot, ends, fields, fallback: None })
+            Box::new(Extras { stamp, snapshot, ends, fields, ..Extras::default() })
         };
         Self {
             value: self.value.clone(),
@@ -104,6 +124,23 @@ impl Entry {
             version: self.version.clone(),
             extras: Some(Box::new(Extras { fallback, ..Extras::default() })),
         }
+    }
+
+    /// What stands in the place of a secret that is not there. It is never installed.
+    pub(crate) fn of_default(
+        value: SecretValue,
+        held: Option<Arc<Self>>,
+        epoch: u64,
+        times: Times,
+    ) -> Self {
+        let extras = Extras { instead_of: Some(Absence(held)), ..Extras::default() };
+        let version = Version::opaque(DEFAULT_VERSION);
+        Self { value, epoch, times, version, extras: Some(Box::new(extras)) }
+    }
+
+    /// The absence in whose place it stands, if it is a default.
+    pub(crate) fn instead_of(&self) -> Option<&Absence> {
+        self.extras.as_ref()?.instead_of.as_ref()
     }
 
     pub(crate) fn stamp(&self) -> Option<&Stamp> {
@@ -211,6 +248,11 @@ impl Secret {
         self.entry().extras.as_ref()?.fallback.as_ref()
     }
 
+    /// Whether it is the default that the settings have for an alias, because nobody has the secret.
+    pub fn is_default(&self) -> bool {
+        self.entry().instead_of().is_some()
+    }
+
     #[inline]
     fn entry(&self) -> &Entry {
         self.entry.as_ref().expect("a secret is made of an entry that is there")
@@ -223,6 +265,7 @@ impl fmt::Debug for Secret {
             .field("version", self.version())
             .field("stale_for", &self.stale)
             .field("fallback", &self.fallback())
+            .field("is_default", &self.is_default())
             .finish_non_exhaustive()
     }
 }

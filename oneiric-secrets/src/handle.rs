@@ -188,6 +188,13 @@ impl Shown {
         self.reference == *reference
     }
 
+    /// Shows the default of an alias, until anybody has its secret.
+    pub(crate) fn show_default(&self, value: SecretValue, version: Version) {
+        let _rank = self.rank.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = Current { value, version, fallback: None };
+        self.current.store(Some(Arc::new(current)));
+    }
+
     pub(crate) fn is_there(&self) -> bool {
         self.current.load().is_some()
     }

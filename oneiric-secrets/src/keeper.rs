@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use oneiric_core::ProviderId;
+use oneiric_core::{ErrorKind, ProviderId};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -62,7 +62,7 @@ impl Shared {
             }
             let refresh =
                 entry.as_ref().is_none_or(|e| !cell.is_valid(e.epoch) || now >= e.times.refresh);
-            if refresh && !self.is_left_alone(&cell) {
+            if refresh && !self.is_left_alone(&cell) && !self.was_absent_lately(&cell) {
                 due.entry(cell.source.id.clone()).or_default().push(Arc::clone(&cell));
             }
             self.expire(&cell);
@@ -76,6 +76,28 @@ impl Shared {
         for cells in due.values() {
             self.board(cells);
         }
+    }
+
+    /// Whether there is nothing, and the store has said so.
+    pub(crate) fn is_absent(&self, cell: &Cell) -> bool {
+        let is_missing = cell.peek(|state| {
+            let failing = state.failing.as_ref();
+            failing.is_some_and(|failing| failing.error.kind() == ErrorKind::NotFound)
+        });
+        is_missing.unwrap_or(false) && cell.entry().is_none()
+    }
+
+    /// Whether the store has said so since the last invalidation and within the time for which a
+    /// value would be fresh: nobody waits for it, so it is not asked for more often than what is
+    /// there.
+    fn was_absent_lately(&self, cell: &Cell) -> bool {
+        let ttl = self.options.ttl;
+        let until = cell.peek(|state| {
+            let failing = state.failing.as_ref().filter(|failing| cell.is_valid(failing.epoch))?;
+            Some(failing.until.after(ttl))
+        });
+        let now = self.options.clock.now();
+        self.is_absent(cell) && until.flatten().is_some_and(|until| now < until)
     }
 
     /// Ends what handles show of a secret that has outlived its stale time, or itself.
@@ -141,7 +163,7 @@ impl Keeper {
     }
 
     /// The cells that somebody follows; the others are forgotten.
-    fn cells(&self) -> Vec<Arc<Cell>> {
+    pub(crate) fn cells(&self) -> Vec<Arc<Cell>> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut cells = Vec::with_capacity(followed.len());
         followed.retain(|cell| match cell.upgrade() {

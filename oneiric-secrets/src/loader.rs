@@ -228,7 +228,9 @@ impl Shared {
         if newer_expected || newer_held {
             return Verdict::Lagging;
         }
-        if let Err(error) = self.options.verify().check(&fetched.value, cell) {
+        let name = (&cell.source.id, cell.key(), cell.pin().map(|pin| &**pin));
+        let checked = self.options.verify().check(&fetched.value, cell);
+        if let Err(error) = checked.and_then(|()| self.kinds.check(&fetched.value, name)) {
             drop(state);
             tracing::warn!(target: "oneiric", secret = %cell, error = %error, "a value is refused");
             self.tell(SecretEvent::Refused {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use oneiric_core::settings::SecretSettings;
 use oneiric_core::{AliasId, Clock, Moment, Result, SecretRef, SecretValue};
 
 use crate::entry::{Name, Times};
-use crate::verify::Verify;
+use crate::verify::{Kinds, Verify};
 
 /// The times and rules of a resolver. The defaults are those of the settings.
 #[derive(Debug, Clone)]
@@ -28,9 +29,9 @@ pub struct ResolverOptions {
     /// How many secrets are held at most. What a handle or an adapter follows is never evicted
     /// and may go beyond it.
     pub capacity: usize,
-    /// What aliases stand for: who may answer, the first one first, none of them an alias. A field
-    /// that is asked for is one within the candidate's.
-    pub aliases: BTreeMap<AliasId, Vec<SecretRef>>,
+    /// What aliases stand for: who may answer, the first one first, none of them an alias, and what
+    /// is expected of them. A field that is asked for is one within the candidate's.
+    pub aliases: BTreeMap<AliasId, SecretSettings>,
     /// Whether an empty value is a value.
     pub allow_empty: bool,
     /// Whether `changeme`, `***` and the like are values.
@@ -61,13 +62,14 @@ impl Default for ResolverOptions {
 }
 
 impl ResolverOptions {
-    /// Whether a value is one that a resolver with these options takes over: for those who write
-    /// secrets, who should know before.
+    /// Whether a value is one that a resolver with these options takes over, also as what an alias
+    /// wants it to be: for those who write secrets, who should know before.
     ///
     /// # Errors
     /// `Invalid`, with the reason and without the value.
     pub fn check(&self, value: &SecretValue, of: &SecretRef) -> Result<()> {
-        self.verify().check(value, &Name(of))
+        self.verify().check(value, &Name(of))?;
+        Kinds::new(&self.aliases).check(value, (of.provider(), of.key(), of.version()))
     }
 
     pub(crate) fn verify(&self) -> Verify {

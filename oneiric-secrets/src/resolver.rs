@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use oneiric_core::settings::SecretSettings;
 use oneiric_core::{
     Error, ErrorKind, ProviderId, Result, SecretKey, SecretProvider, SecretRef, SecretSet, Version,
 };
@@ -145,7 +146,8 @@ impl Resolver {
     }
 
     /// Several secrets of one consistent moment: a rotation of several of them, or a store that
-    /// changes as a whole, is seen completely or not at all.
+    /// changes as a whole, is seen completely or not at all. An alias that is not required, and is
+    /// not there, is left out.
     ///
     /// # Errors
     /// Those of the provider for any of them, and `Unavailable` if no consistent set could be
@@ -155,25 +157,25 @@ impl Resolver {
         let mut down = BTreeSet::new();
         for _ in 0..SET_TRIES {
             let answers = self.shared.read_all(references, &down).await;
-            let answers = answers.into_iter().collect::<Result<Vec<_>>>()?;
-            let half_down = Shared::half_down(references, &answers)?;
+            let mut there = Vec::with_capacity(references.len());
+            let mut read = Vec::with_capacity(references.len());
+            for (reference, answer) in references.iter().zip(answers) {
+                match answer {
+                    Ok(answer) => {
+                        there.push(reference.clone());
+                        read.push(answer);
+                    }
+                    Err(error) if self.may_be_absent(reference, &error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let half_down = Shared::half_down(&there, &read)?;
             if !half_down.is_empty() {
                 down.extend(half_down);
                 continue;
             }
-            match self.shared.consistency(&answers) {
-                Consistency::Whole => {
-                    let parts = references.iter().zip(&answers).map(|(reference, answer)| {
-                        let asked = answer.asked(reference);
-                        let value = answer.entry.part(asked.field(), &Name(asked))?;
-                        Ok((reference.clone(), value, answer.entry.version.clone()))
-                    });
-                    let set = SecretSet::new(parts.collect::<Result<Vec<_>>>()?);
-                    if answers.iter().all(|answer| answer.fallback().is_none()) {
-                        return Ok(set);
-                    }
-                    return Ok(set.answered_by(answers.iter().map(|of| of.fallback().cloned())));
-                }
+            match self.shared.consistency(&read) {
+                Consistency::Whole => return self.set_of(&there, &read),
                 // Somebody invalidated in between: read again.
                 Consistency::Moved => {}
                 // The cache holds two moments of one store: read these anew, together.
@@ -196,10 +198,47 @@ impl Resolver {
         Err(Error::new(ErrorKind::Unavailable, message))
     }
 
+    /// A set of what was read and belongs together.
+    fn set_of(&self, references: &[SecretRef], answers: &[Answer]) -> Result<SecretSet> {
+        let mut parts = Vec::with_capacity(references.len());
+        let (mut fallbacks, mut defaults) = (Vec::new(), Vec::new());
+        for (reference, answer) in references.iter().zip(answers) {
+            let asked = answer.asked(reference);
+            match answer.entry.part(asked.field(), &Name(asked)) {
+                Ok(value) => parts.push((reference.clone(), value, answer.entry.version.clone())),
+                Err(error) if self.may_be_absent(reference, &error) => continue,
+                Err(error) => return Err(error),
+            }
+            fallbacks.push(answer.fallback().cloned());
+            defaults.push(answer.entry.instead_of().is_some());
+        }
+        let mut set = SecretSet::new(parts);
+        if fallbacks.iter().any(Option::is_some) {
+            set = set.answered_by(fallbacks);
+        }
+        if defaults.contains(&true) {
+            set = set.with_defaults(defaults);
+        }
+        Ok(set)
+    }
+
+    /// What is expected of the secret of an alias; `None` for what is no alias, or is not there.
+    pub fn alias(&self, reference: &SecretRef) -> Option<&SecretSettings> {
+        self.shared.options.aliases.get(reference.alias()?)
+    }
+
+    /// Whether this failure to read an alias says only that a secret is not there which need not be
+    /// there: then sets do without it.
+    pub fn may_be_absent(&self, reference: &SecretRef, error: &Error) -> bool {
+        error.kind() == ErrorKind::NotFound
+            && self.alias(reference).is_some_and(|settings| !settings.required)
+    }
+
     /// Resolves a reference once and follows it from then on.
     ///
     /// # Errors
-    /// As [`get`](Self::get): a handle exists only once there is a value.
+    /// As [`get`](Self::get): a handle exists only once there is a value. The handle of an alias
+    /// that is not required exists also before: it shows nothing until there is one.
     pub async fn handle(&self, reference: &SecretRef) -> Result<Handle> {
         if reference.alias().is_some() {
             return self.handle_of_alias(reference).await;
@@ -239,11 +278,25 @@ impl Resolver {
         let shared = &self.shared;
         let way = shared.way(reference)?;
         'anew: loop {
-            let answer = shared.read(reference).await?;
-            let asked = answer.asked(reference);
-            answer.entry.part(asked.field(), &Name(asked))?;
-            let answered = answer.before().len();
             let shown = Shown::new(reference.clone());
+            let value = |answer: &Answer| {
+                let asked = answer.asked(reference);
+                answer.entry.part(asked.field(), &Name(asked))
+            };
+            // Who has answered; nobody, for what is not there.
+            let answered = match shared.read(reference).await {
+                Ok(answer) => match value(&answer) {
+                    Ok(value) if answer.entry.instead_of().is_some() => {
+                        shown.show_default(value, answer.entry.version.clone());
+                        None
+                    }
+                    Ok(_) => Some(answer.before().len()),
+                    Err(error) if self.may_be_absent(reference, &error) => None,
+                    Err(error) => return Err(error),
+                },
+                Err(error) if self.may_be_absent(reference, &error) => None,
+                Err(error) => return Err(error),
+            };
             let mut parts = Vec::with_capacity(way.candidates.len());
             let mut first = false;
             for (rank, candidate) in way.candidates.iter().enumerate() {
@@ -255,7 +308,7 @@ impl Resolver {
                 first |= rank == 0 && !state.is_kept();
                 let follower = Follower::of(candidate.clone(), rank, &shown);
                 state.followers.push(Arc::downgrade(&follower));
-                if let Some(entry) = cell.entry()
+                if let (Some(entry), Some(answered)) = (cell.entry(), answered)
                     && (rank == answered || (rank < answered && shared.is_fresh(&cell, &entry)))
                 {
                     follower.show(&entry, false);
@@ -263,7 +316,7 @@ impl Resolver {
                 drop(state);
                 parts.push((follower, cell));
             }
-            if !shown.is_there() {
+            if answered.is_some() && !shown.is_there() {
                 continue;
             }
             if first {
@@ -347,6 +400,15 @@ impl Resolver {
             Some(CachedSecret { key: cell.key().clone(), version, stamp })
         };
         cells.into_iter().filter_map(held).collect()
+    }
+
+    /// The unpinned secrets of a provider that somebody follows although they are not there.
+    pub fn awaited(&self, provider: &ProviderId) -> Vec<SecretKey> {
+        let cells = self.shared.keeper.cells().into_iter();
+        let absent = cells.filter(|cell| {
+            cell.source.id == *provider && cell.pin().is_none() && self.shared.is_absent(cell)
+        });
+        absent.map(|cell| cell.key().clone()).collect()
     }
 
     /// The version of a secret that the cache holds, fresh or not, without reading it.

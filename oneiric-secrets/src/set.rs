@@ -26,6 +26,16 @@ impl Shared {
     pub(crate) fn consistency(&self, answers: &[Answer]) -> Consistency {
         let _saying = self.saying();
         for answer in answers {
+            // A default is true for as long as nobody has the secret.
+            if let Some(absence) = answer.entry.instead_of() {
+                let held = answer.cell.entry();
+                let is_kept = self.options.ttl > Duration::ZERO;
+                let is_absent = !is_kept || absence.is_of(held.as_ref());
+                if !is_absent || !answer.cell.is_valid(answer.entry.epoch) {
+                    return Consistency::Moved;
+                }
+                continue;
+            }
             let still = answer.cell.entry().is_some_and(|entry| Arc::ptr_eq(&entry, &answer.entry));
             if !still && self.options.ttl > Duration::ZERO {
                 return Consistency::Moved;

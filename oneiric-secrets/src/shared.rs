@@ -21,6 +21,7 @@ use crate::options::ResolverOptions;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::tally::Tally;
 use crate::ticker::Ticker;
+use crate::verify::Kinds;
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENTS: usize = 1024;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     pub(crate) cache: SecretValueCache,
     pub(crate) aliases: BTreeMap<AliasId, Arc<Alias>>,
+    pub(crate) kinds: Kinds,
     pub(crate) epochs: Epochs,
     saying: Mutex<()>,
     pub(crate) options: ResolverOptions,
@@ -63,6 +65,7 @@ impl Shared {
             ticker,
             cache: SecretValueCache::new(sources, options.capacity, random.fork()),
             aliases: aliases(&options.aliases),
+            kinds: Kinds::new(&options.aliases),
             epochs: Epochs::default(),
             saying: Mutex::default(),
             options,

@@ -2,9 +2,15 @@
 //! tool wrote back over the real one must not reach a service (Cloudflare's service tokens,
 //! 24 January 2023).
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use oneiric_core::{Error, ErrorKind, Result, SecretValue};
+use oneiric_core::settings::SecretSettings;
+use oneiric_core::{
+    AliasId, Error, ErrorKind, Field, ProviderId, Result, SecretKey, SecretKind, SecretValue,
+};
+
+use crate::field;
 
 /// Texts that stand where a secret should be, compared without regard to case.
 const PLACEHOLDERS: [&str; 12] = [
@@ -45,6 +51,79 @@ impl Verify {
         }
         if !self.allow_placeholders && is_placeholder(bytes) {
             return refuse("it is a placeholder");
+        }
+        Ok(())
+    }
+}
+
+/// Of what kind secrets must be, because an alias says so.
+#[derive(Debug, Default)]
+pub(crate) struct Kinds(HashMap<ProviderId, HashMap<SecretKey, Vec<Wanted>>>);
+
+/// What one alias wants of a secret, or of a field of it.
+#[derive(Debug)]
+struct Wanted {
+    alias: AliasId,
+    version: Option<String>,
+    field: Option<Field>,
+    kind: SecretKind,
+}
+
+impl Kinds {
+    pub(crate) fn new(aliases: &BTreeMap<AliasId, SecretSettings>) -> Self {
+        let mut kinds = Self::default();
+        for (alias, settings) in aliases {
+            let Some(kind) = settings.kind else { continue };
+            for candidate in &settings.candidates {
+                let of_provider = kinds.0.entry(candidate.provider().clone()).or_default();
+                of_provider.entry(candidate.key().clone()).or_default().push(Wanted {
+                    alias: alias.clone(),
+                    version: candidate.version().map(ToOwned::to_owned),
+                    field: candidate.field().cloned(),
+                    kind,
+                });
+            }
+        }
+        kinds
+    }
+
+    /// Whether a value is what every alias wants that stands for it. A field that is not there is
+    /// not of a wrong kind: who reads it is told.
+    ///
+    /// # Errors
+    /// `Invalid`, with the reason and without the value.
+    pub(crate) fn check(
+        &self,
+        value: &SecretValue,
+        (provider, key, version): (&ProviderId, &SecretKey, Option<&str>),
+    ) -> Result<()> {
+        let wanted = self.0.get(provider).and_then(|of| of.get(key)).into_iter().flatten();
+        for Wanted { alias, field, kind, .. } in
+            wanted.filter(|wanted| wanted.version.as_deref() == version)
+        {
+            let refuse = |what: &str, why: &str| {
+                let message = format!(
+                    "the value of `{provider}:{key}` is refused: {what} is not of kind `{kind}`, as \
+                     the alias `{alias}` wants it to be: it {why}"
+                );
+                Err(Error::new(ErrorKind::Invalid, message))
+            };
+            let part = match field {
+                None => kind.check(value).map_err(|why| ("it".to_owned(), why)),
+                Some(field) => {
+                    let name = format!("`{provider}:{key}`");
+                    match field::extract(value, field, &name) {
+                        Ok(part) => {
+                            kind.check(&part).map_err(|why| (format!("its field `{field}`"), why))
+                        }
+                        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                        Err(_) => Err((format!("its field `{field}`"), "is not there, in no JSON")),
+                    }
+                }
+            };
+            if let Err((what, why)) = part {
+                return refuse(&what, why);
+            }
         }
         Ok(())
     }

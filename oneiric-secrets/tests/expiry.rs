@@ -129,7 +129,7 @@ async fn what_has_ended_is_not_shown_of_a_fallback_either() {
     let mut options = ResolverOptions::default();
     options.clock = clock.clone();
     let candidates = ["first:a", "next:a"].map(|of| of.parse().unwrap());
-    options.aliases = [("db".parse().unwrap(), candidates.into())].into();
+    options.aliases = [("db".parse().unwrap(), candidates.to_vec().into())].into();
     let providers = [("first", &first), ("next", &next)];
     let providers = providers.map(|(id, of)| (id.parse().unwrap(), Arc::clone(of) as _));
     let resolver = Resolver::new(providers, options);

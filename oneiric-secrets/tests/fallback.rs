@@ -24,8 +24,8 @@ fn rig() -> Rig {
     options.clock = clock.clone();
     options.seed = Some(1);
     let alias = |name: &str, candidates: &[&str]| {
-        let candidates = candidates.iter().map(|of| of.parse().unwrap()).collect();
-        (name.parse().unwrap(), candidates)
+        let candidates: Vec<_> = candidates.iter().map(|of| of.parse().unwrap()).collect();
+        (name.parse().unwrap(), candidates.into())
     };
     options.aliases = [
         alias("db", &["aws:db", "vault:db"]),

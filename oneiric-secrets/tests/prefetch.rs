@@ -117,7 +117,7 @@ async fn only_what_cannot_be_had_is_read_from_fallbacks_and_in_batches_as_well()
     let mut options = ResolverOptions::default();
     let alias = |at: usize| {
         let candidates = ["down", "up"].map(|id| format!("{id}:key-{at}").parse().unwrap());
-        (format!("alias-{at}").parse().unwrap(), candidates.to_vec())
+        (format!("alias-{at}").parse().unwrap(), candidates.to_vec().into())
     };
     options.aliases = (0..KEYS).map(alias).collect();
     let providers = [

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use oneiric_core::{Error, SecretKey, Stamp, Version};
+use oneiric_core::{Error, ErrorKind, SecretKey, Stamp, Version};
 use tokio::time::Instant;
 
 /// What the cache holds, by key.
@@ -68,6 +68,16 @@ pub(super) struct Look {
     /// Whether it was a look at everything.
     pub(super) sweep: bool,
     pub(super) stamps: Vec<(SecretKey, Result<Stamp, Error>)>,
+}
+
+impl Look {
+    /// Whether anything was seen: also that what was not there is still not there.
+    pub(super) fn saw_anything(&self) -> bool {
+        self.stamps.iter().any(|(key, stamp)| match stamp {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::NotFound && !self.before.contains_key(key),
+        })
+    }
 }
 
 /// What a look has shown.

@@ -31,7 +31,7 @@ impl Two {
         let mut options = ResolverOptions::default();
         options.clock = clock.clone();
         let candidates = ["aws:db", "vault:db"].map(|of| of.parse().unwrap());
-        options.aliases = [("db".parse().unwrap(), candidates.to_vec())].into();
+        options.aliases = [("db".parse().unwrap(), candidates.to_vec().into())].into();
         let providers = [
             ("aws".parse().unwrap(), Arc::clone(&aws) as _),
             ("vault".parse().unwrap(), Arc::clone(&vault) as _),

@@ -3,6 +3,7 @@
 
 mod support;
 mod metered;
+mod optional;
 mod lifecycle;
 mod aliases;
 mod start;
