@@ -32,7 +32,7 @@ mod endpoint;
 mod discovery;
 
 pub use client::{AdminClient, ClientError};
-pub use directory::runtime_dir;
+pub use directory::{runtime_dir, runtime_dirs};
 pub use discovery::{Found, discover};
 pub use endpoint::Endpoint;
 pub use options::AdminOptions;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use oneiric_core::InstanceId;
 use oneiric_core::settings::Settings;
-use oneiric_runtime::admin::{AdminClient, Endpoint, discover, runtime_dir};
+use oneiric_runtime::admin::{AdminClient, Endpoint, discover, runtime_dirs};
 use oneiric_runtime::report::Outcome;
 
 use crate::exit::{self, Exit};
 use crate::failure::{Failure, Result};
+use crate::output::tell;
 
 /// An instance that is asked.
 #[derive(Debug)]
@@ -18,10 +19,18 @@ pub(super) struct Peer {
     pub(super) client: AdminClient,
 }
 
+/// What was found where instances are looked for.
+#[derive(Debug, Default)]
+pub(super) struct Discovered {
+    pub(super) peers: Vec<Peer>,
+    /// Instances that have ended without removing their sockets.
+    pub(super) stale: Vec<(InstanceId, Endpoint)>,
+}
+
 /// Where instances are looked for.
 #[derive(Debug)]
 pub(super) struct Reach {
-    directory: PathBuf,
+    directories: Vec<PathBuf>,
     /// The socket of the settings, which may be anywhere.
     socket: Option<PathBuf>,
     token_file: Option<PathBuf>,
@@ -31,7 +40,7 @@ impl Reach {
     /// What the settings say.
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            directory: runtime_dir(settings.agent.runtime_dir.as_deref()),
+            directories: runtime_dirs(settings.agent.runtime_dir.as_deref()),
             socket: settings.admin.socket.clone(),
             token_file: settings.admin.token_file.clone(),
         }
@@ -43,21 +52,35 @@ impl Reach {
         self
     }
 
-    /// Every instance that is running where we look.
+    /// Every instance that is running where we look. What is not looked at is said.
     ///
     /// # Errors
-    /// If the directory cannot be read or trusted.
-    pub(super) fn discovered(&self) -> Result<Vec<Peer>> {
-        let found = discover(&self.directory)?.into_iter().filter(|found| found.live);
-        let mut peers: Vec<_> =
-            found.map(|found| self.peer(found.instance, found.endpoint)).collect();
-        if let Some(socket) = self.socket.as_ref().filter(|socket| socket.exists()) {
-            let endpoint = Endpoint::Unix(socket.clone());
-            if peers.iter().all(|peer| *peer.client.endpoint() != endpoint) {
-                peers.push(self.peer(made_up_name(&endpoint), endpoint));
+    /// If the first of the directories cannot be read or trusted.
+    pub(super) fn discovered(&self) -> Result<Discovered> {
+        let mut discovered = Discovered::default();
+        for (at, directory) in self.directories.iter().enumerate() {
+            let found = match discover(directory) {
+                Ok(found) => found,
+                Err(error) if at == 0 => return Err(error.into()),
+                Err(error) => {
+                    tell(&format!("note: nobody is looked for there: {}", error.chain()));
+                    continue;
+                }
+            };
+            for found in found {
+                match found.live {
+                    true => discovered.peers.push(self.peer(found.instance, found.endpoint)),
+                    false => discovered.stale.push((found.instance, found.endpoint)),
+                }
             }
         }
-        Ok(peers)
+        if let Some(socket) = self.socket.as_ref().filter(|socket| socket.exists()) {
+            let endpoint = Endpoint::Unix(socket.clone());
+            if discovered.peers.iter().all(|peer| *peer.client.endpoint() != endpoint) {
+                discovered.peers.push(self.peer(made_up_name(&endpoint), endpoint));
+            }
+        }
+        Ok(discovered)
     }
 
     /// These instances, running or not: each is a name or an endpoint.
@@ -69,8 +92,11 @@ impl Reach {
         for target in targets {
             let (name, endpoint) = match target.parse::<InstanceId>() {
                 Ok(instance) => {
-                    let socket = self.directory.join(format!("{instance}.sock"));
-                    (instance, Endpoint::Unix(socket))
+                    let name = format!("{instance}.sock");
+                    let places = self.directories.iter().map(|of| of.join(&name));
+                    let there = places.clone().find(|socket| socket.exists());
+                    let socket = there.or_else(|| places.clone().next());
+                    (instance, Endpoint::Unix(socket.expect("there is at least one directory")))
                 }
                 Err(_) => {
                     let endpoint = target.parse::<Endpoint>();
@@ -87,7 +113,8 @@ impl Reach {
 
     /// That no instance was found, and where was looked.
     pub(super) fn nobody(&self) -> Failure {
-        let mut message = format!("no running instance was found in {}", self.directory.display());
+        let places: Vec<_> = self.directories.iter().map(|of| of.display().to_string()).collect();
+        let mut message = format!("no running instance was found in {}", places.join(", "));
         if let Some(socket) = &self.socket {
             message.push_str(&format!(", nor at {}", socket.display()));
         }

@@ -41,8 +41,11 @@ pub(super) async fn run(global: &Global, args: &Rotate) -> Result<Exit> {
 
 async fn trigger(settings: &Settings, args: &Rotate, request: &RotateRequest) -> Result<Exit> {
     let reach = Reach::new(settings).with_token_file(args.token_file.as_deref());
-    let peers =
-        if args.targets.is_empty() { reach.discovered()? } else { reach.named(&args.targets)? };
+    let peers = if args.targets.is_empty() {
+        reach.discovered()?.peers
+    } else {
+        reach.named(&args.targets)?
+    };
     let span = tracing::info_span!(
         target: "oneiric",
         "rotation.trigger",

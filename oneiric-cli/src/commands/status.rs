@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use oneiric_runtime::report::{InstanceStatus, ProviderStatus};
 
-use super::reach::Reach;
+use super::reach::{Discovered, Reach};
 use crate::cli::{Global, Status};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::output::{self, tell};
 use crate::render::Table;
 use crate::telemetry::Telemetry;
 
@@ -17,7 +17,12 @@ pub(super) async fn run(global: &Global, args: &Status) -> Result<Exit> {
     let settings = global.settings()?;
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
     let reach = Reach::new(&settings);
-    let peers = reach.discovered()?;
+    let Discovered { peers, stale } = reach.discovered()?;
+    for (instance, endpoint) in &stale {
+        tell(&format!(
+            "note: `{instance}` has ended and left {endpoint} behind; the next start there removes it"
+        ));
+    }
     let answers = join_all(peers.iter().map(|peer| peer.client.status())).await;
     let mut exit = Exit::DONE;
     let mut statuses = Vec::new();

@@ -24,7 +24,7 @@ pub(super) async fn run(global: &Global, args: &Watch) -> Result<Exit> {
     let settings = global.settings()?;
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
     let reach = Reach::new(&settings);
-    let peers = if args.local { Vec::new() } else { reach.discovered()? };
+    let peers = if args.local { Vec::new() } else { reach.discovered()?.peers };
     if peers.is_empty() && args.references.is_empty() {
         return Err(reach.nobody().remedy(
             "start `oneiric agent`, or name the secrets to follow the providers from here",

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::endpoint::Endpoint;
@@ -30,6 +30,9 @@ use crate::runtime::RotateRequest;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer that needs no work may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an instance may take until it begins to answer, before it counts as hung. It does so
+/// before any work is done.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest line and the largest answer that is taken, in bytes.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
@@ -123,7 +126,13 @@ impl AdminClient {
         let body = body.expect("a request to rotate can be written as JSON");
         let link = self.connect(deadline).await?;
         let course = async {
-            let mut answer = self.send(link, Method::POST, "/v1/rotate", body).await?;
+            let begun = self.send(link, Method::POST, "/v1/rotate", body);
+            let mut answer = match timeout(BEGIN_TIMEOUT, begun).await {
+                Ok(begun) => begun?,
+                Err(_) => {
+                    return Err(self.ambiguous("the instance hangs: it did not answer at all"));
+                }
+            };
             while let Some(line) = answer.line().await.map_err(|error| self.ambiguous(error))? {
                 // A newer instance may tell of steps that have no name here yet.
                 let Ok(step) = serde_json::from_slice::<Progress>(&line) else { continue };

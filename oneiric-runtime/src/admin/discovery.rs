@@ -19,7 +19,7 @@ pub struct Found {
     /// How to reach it.
     pub endpoint: Endpoint,
     /// Whether anybody listens there. If not, its instance ended without removing it, and the
-    /// next one of that name will.
+    /// next one that starts in this directory will.
     pub live: bool,
 }
 
@@ -27,11 +27,16 @@ pub struct Found {
 /// there. Nothing is sent to them, and nothing is deleted.
 ///
 /// # Errors
-/// `Invalid` if somebody else could have put sockets there, `Unavailable` if it cannot be read.
+/// `Invalid` if somebody else could have put sockets there, `Denied` if it is another user's and not
+/// ours to read, `Unavailable` if it cannot be read.
 pub fn discover(runtime_dir: &Path) -> Result<Vec<Found>> {
     let unreadable = |error: io::Error| {
         let message = format!("the runtime directory `{}` cannot be read", runtime_dir.display());
-        Error::with_source(ErrorKind::Unavailable, message, error)
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+            _ => ErrorKind::Unavailable,
+        };
+        Error::with_source(kind, message, error)
     };
     match fs::symlink_metadata(runtime_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -56,7 +56,8 @@ impl AdminOptions {
     /// Binds the sockets. Nothing is accepted before [`AdminServer::run`].
     ///
     /// The directory of the unix socket is made if it is not there, for this user alone. A socket
-    /// that a dead process left behind is replaced.
+    /// that a dead process left behind is replaced, and so are, in a runtime directory, those of
+    /// others.
     ///
     /// # Errors
     /// `Conflict` if an instance of this name is running, `Invalid` for a path, a directory, an
@@ -75,11 +76,13 @@ impl AdminOptions {
             }
             (None, _) => None,
         };
+        // A directory that is named for one socket alone may be for other things as well.
+        let sweeps = self.socket.is_none();
         let path = self.socket.unwrap_or_else(|| {
             let directory = runtime_dir(self.runtime_dir.as_deref());
             directory.join(format!("{instance}.sock"))
         });
-        let (unix, file) = socket::bind(&path, instance)?;
+        let (unix, file) = socket::bind(&path, instance, sweeps)?;
         let limits = Limits {
             connections: self.max_connections,
             read_timeout: self.read_timeout,

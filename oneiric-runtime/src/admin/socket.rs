@@ -48,8 +48,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Binds the socket of an instance in a directory that is this user's alone.
-pub(super) fn bind(path: &Path, instance: &InstanceId) -> Result<(UnixListener, SocketFile)> {
+/// Binds the socket of an instance in a directory that is this user's alone. In one that is for
+/// sockets of instances it `sweeps` out what the dead have left.
+pub(super) fn bind(
+    path: &Path,
+    instance: &InstanceId,
+    sweeps: bool,
+) -> Result<(UnixListener, SocketFile)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let staged = parent.join(STAGED);
@@ -63,7 +68,29 @@ pub(super) fn bind(path: &Path, instance: &InstanceId) -> Result<(UnixListener, 
     // Two that start at the same time must not both find that nobody is there.
     let _lock = lock(parent).map_err(unavailable)?;
     check_free(path, instance)?;
+    if sweeps {
+        sweep(parent);
+    }
     bind_over(path, &staged).map_err(unavailable)
+}
+
+/// Removes the sockets of instances that have ended without doing so. Nobody binds meanwhile, and a
+/// socket has its name only while somebody listens, so one that refuses has lost its process.
+fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let instance = name.to_str().and_then(|name| name.strip_suffix(".sock"));
+        let is_instance = instance.is_some_and(|name| name.parse::<InstanceId>().is_ok());
+        let is_socket = entry.file_type().is_ok_and(|file| file.is_socket());
+        let path = entry.path();
+        if is_instance && is_socket && !is_live(&path) && fs::remove_file(&path).is_ok() {
+            tracing::info!(
+                target: "oneiric",
+                socket = %path.display(),
+                "a socket is removed that an instance has left behind"
+            );
+        }
+    }
 }
 
 /// Whether anything is to be found at a socket: false if nobody listens there any more or nothing
@@ -140,7 +167,7 @@ mod tests {
     fn a_socket_is_its_owners_alone_and_goes_with_its_file() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run/web-1.sock");
-        let (listener, file) = bind(&path, &instance()).unwrap();
+        let (listener, file) = bind(&path, &instance(), false).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
         assert!(is_live(&path));
@@ -153,12 +180,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("web-1.sock");
         let dead = UnixListener::bind(&path).unwrap();
-        let error = bind(&path, &instance()).unwrap_err();
+        let error = bind(&path, &instance(), false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict);
         assert!(error.to_string().contains("`web-1` is already running"), "{error}");
         drop(dead);
         assert!(!is_live(&path));
-        let _bound = bind(&path, &instance()).unwrap();
+        let _bound = bind(&path, &instance(), false).unwrap();
         assert!(is_live(&path));
     }
 
@@ -184,10 +211,41 @@ mod tests {
     }
 
     #[test]
+    fn what_the_dead_have_left_is_swept_out_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        let socket = |name: &str| UnixListener::bind(at(name)).unwrap();
+        drop(socket("dead.sock"));
+        drop(socket("Not An Instance.sock"));
+        drop(socket("dead.other"));
+        fs::write(at("file.sock"), "").unwrap();
+        std::os::unix::fs::symlink(at("dead.other"), at("link.sock")).unwrap();
+        let _live = socket("live.sock");
+        let (_listener, _file) = bind(&at("web-1.sock"), &instance(), false).unwrap();
+        assert!(at("dead.sock").exists(), "a directory of somebody else's is left as it is");
+        let (_listener, _file) = bind(&at("web-2.sock"), &instance(), true).unwrap();
+        let mut left: Vec<_> = fs::read_dir(home.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let wanted = [
+            "Not An Instance.sock",
+            "dead.other",
+            "file.sock",
+            "link.sock",
+            "live.sock",
+            "web-1.sock",
+            "web-2.sock",
+        ];
+        assert_eq!(left, wanted);
+    }
+
+    #[test]
     fn a_successor_keeps_its_file() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("web-1.sock");
-        let (_listener, file) = bind(&path, &instance()).unwrap();
+        let (_listener, file) = bind(&path, &instance(), false).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop(file);
@@ -199,7 +257,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        let error = bind(&path, &instance()).unwrap_err().to_string();
+        let error = bind(&path, &instance(), false).unwrap_err().to_string();
         assert!(error.contains("is not a socket"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
@@ -208,7 +266,7 @@ mod tests {
     fn a_path_that_is_too_long_names_itself_and_the_limit() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("d".repeat(100)).join("web-1.sock");
-        let error = bind(&path, &instance()).unwrap_err().to_string();
+        let error = bind(&path, &instance(), false).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()), "{error}");
         assert!(error.contains(&format!("limit is {}", SUN_PATH - 1)), "{error}");
         assert!(!path.parent().unwrap().exists());

@@ -116,3 +116,66 @@ async fn a_request_that_outlives_the_grace_time_is_cut_off() {
     until(async || *pool.load() == "second").await;
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn two_runtimes_of_one_process_are_two_instances() {
+    let home = tempfile::tempdir().unwrap();
+    let build = |name: &str| {
+        let mut options = RuntimeOptions::new(name.parse().unwrap());
+        let mut admin = AdminOptions::default();
+        admin.runtime_dir = Some(home.path().to_owned());
+        options.admin = Some(admin);
+        options.build(Resolver::new([], ResolverOptions::default()))
+    };
+    let stop = CancellationToken::new();
+    let running = ["web-a", "web-b"].map(|name| {
+        let (_, task) = build(name).unwrap();
+        tokio::spawn(task.run(stop.clone()))
+    });
+    let mut answered = Vec::new();
+    for found in discover(home.path()).unwrap() {
+        assert!(found.live);
+        let status = AdminClient::new(found.endpoint).status().await.unwrap();
+        assert_eq!(status.pid, std::process::id());
+        answered.push(status.instance.to_string());
+    }
+    assert_eq!(answered, ["web-a", "web-b"]);
+    // Of one name there is one, also within a process.
+    assert_eq!(build("web-a").unwrap_err().kind(), ErrorKind::Conflict);
+    stop.cancel();
+    for task in running {
+        in_time(task).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_that_dies_between_being_found_and_being_asked_is_not_reached() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("web-1.sock");
+    let dying = UnixListener::bind(&path).unwrap();
+    let found = discover(home.path()).unwrap().pop().unwrap();
+    assert!(found.live);
+    drop(dying);
+    let client = AdminClient::new(found.endpoint);
+    let error = client.rotate(&rotate_db(), late(), |_| {}).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unreached, "{error:?}");
+    assert!(matches!(client.status().await.unwrap_err(), ClientError::Unreached { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_is_not_waited_for_until_the_deadline_of_the_work() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("web-1.sock");
+    let _hung = UnixListener::bind(&path).unwrap();
+    let client = AdminClient::new(discover(home.path()).unwrap().pop().unwrap().endpoint);
+    let started = tokio::time::Instant::now();
+    let error = client.status().await.unwrap_err();
+    assert!(matches!(error, ClientError::Ambiguous { .. }), "{error:?}");
+    let deadline = started + Duration::from_secs(3600);
+    let error = client.rotate(&rotate_db(), deadline, |_| {}).await.unwrap_err();
+    // The clock is held: it moves by what is waited for and by nothing else.
+    assert!(tokio::time::Instant::now() < started + Duration::from_secs(600));
+    assert_eq!(error.outcome(), Outcome::Ambiguous, "{error:?}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("hangs"), "{source}");
+}
