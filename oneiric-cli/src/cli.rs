@@ -399,7 +399,20 @@ pub(crate) enum ConfigCommand {
     /// Say whether the settings are good, or every problem that they have
     ///
     /// Builds providers and adapters, and starts nothing.
-    Check,
+    Check(Check),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Read every alias as well, and say how each stands, never a value
+    ///
+    /// Ends with 1 unless each is good, or is not required and not there.
+    #[arg(long)]
+    pub(crate) secrets: bool,
+
+    /// Print one JSON array
+    #[arg(long, requires = "secrets")]
+    pub(crate) json: bool,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -16,6 +16,7 @@ mod agent;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod run;
 mod status;
+mod check;
 mod config;
 mod completions;
 

@@ -25,6 +25,9 @@ pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;
     let instance = settings.agent.instance.get_or_insert_with(default_instance).clone();
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
+    for note in settings.notes() {
+        tracing::warn!(target: "oneiric", %note, "a declaration of secrets is not heeded in full");
+    }
     let ended = serve(&settings).await;
     telemetry.finish().await;
     ended

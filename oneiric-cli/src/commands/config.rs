@@ -1,14 +1,13 @@
-//! `oneiric config`: which settings hold, and whether they are good.
+//! `oneiric config`: which settings hold.
 
-use oneiric_runtime::Assembly;
 use serde::Serialize;
 
+use super::{check, sequential};
 use crate::cli::{ConfigCommand, Global};
 use crate::exit::Exit;
 use crate::failure::Result;
-use crate::registry::registry;
+use crate::output;
 use crate::render::Table;
-use crate::{output, telemetry};
 
 /// One setting in `--json`.
 #[derive(Debug, Serialize)]
@@ -37,17 +36,7 @@ pub(super) fn run(global: &Global, command: &ConfigCommand) -> Result<Exit> {
             }
             output::write(table.render().as_bytes())?;
         }
-        ConfigCommand::Check => {
-            telemetry::log_filter(&settings.telemetry, 0)?;
-            let assembly = Assembly::from_settings(&settings, &registry())?;
-            let providers = assembly.resolver.providers().count();
-            let adapters = assembly.adapters.len();
-            let aliases = match settings.secrets.len() {
-                0 => String::new(),
-                number => format!(", {number} aliases"),
-            };
-            output::line(&format!("OK: {providers} providers, {adapters} adapters{aliases}"))?;
-        }
+        ConfigCommand::Check(args) => return sequential(check::run(global, &settings, args)),
     }
     Ok(Exit::DONE)
 }

@@ -78,7 +78,8 @@ impl Vault {
 
     pub(super) fn store(self: &Arc<Self>) -> Store {
         let provider = Arc::clone(self) as _;
-        Store { id: "vault".parse().unwrap(), provider, patience: PATIENCE }
+        let aliases = Default::default();
+        Store { id: "vault".parse().unwrap(), provider, patience: PATIENCE, aliases }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

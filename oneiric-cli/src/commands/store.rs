@@ -1,13 +1,14 @@
 //! The store behind a reference, for commands that change secrets or ask for their versions.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oneiric_core::settings::Settings;
+use oneiric_core::settings::{SecretSettings, Settings};
 use oneiric_core::{
-    Error, ErrorKind, FetchRequest, ProviderId, Result as CoreResult, SecretKey, SecretLister,
-    SecretProvider, SecretRef, SecretWriter, VersionInfo,
+    AliasId, Error, ErrorKind, FetchRequest, ProviderId, Result as CoreResult, SecretKey,
+    SecretLister, SecretProvider, SecretRef, SecretWriter, VersionInfo,
 };
 use tokio::time::{sleep, timeout};
 
@@ -21,6 +22,8 @@ pub(super) struct Store {
     pub(super) id: ProviderId,
     pub(super) provider: Arc<dyn SecretProvider>,
     pub(super) patience: Duration,
+    /// What the settings want its secrets to be.
+    pub(super) aliases: BTreeMap<AliasId, SecretSettings>,
 }
 
 /// Which version is the current one.
@@ -64,7 +67,8 @@ impl Store {
             return Err(Failure::new(Exit::FAILED, message).remedy(remedy));
         };
         let (id, provider) = (id.clone(), Arc::clone(provider));
-        Ok(Self { id, provider, patience: settings.agent.fetch_timeout })
+        let (patience, aliases) = (settings.agent.fetch_timeout, settings.secrets.clone());
+        Ok(Self { id, provider, patience, aliases })
     }
 
     /// The ability to write.

@@ -268,3 +268,102 @@ fn every_shell_has_its_completions() {
         }
     }
 }
+
+/// An alias of each sort, and one that a store which is nowhere has.
+const EXPECTED: &str = r#"
+[providers.gone]
+kind = "exec"
+command = ["/bin/false"]
+[secrets.must]
+ref = "files:must"
+description = "what nothing goes without"
+[secrets.extra]
+ref = "files:extra"
+required = false
+[secrets.level]
+ref = "files:level"
+default = "info"
+[secrets.url]
+ref = "files:url"
+kind = "url"
+[secrets.out]
+ref = "gone:out"
+required = false
+default = "never used"
+"#;
+
+#[test]
+fn a_check_of_the_secrets_says_how_each_stands() {
+    let sandbox = Sandbox::new(EXPECTED);
+    let url = sandbox.put_ending("url", " is no url");
+    let ran = sandbox.run(&["config", "check"]);
+    assert_eq!(ran.code, Some(0), "without a flag nothing is read: {ran:?}");
+    let ran = sandbox.run(&["config", "check", "--secrets", "--json"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let listed: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let status = |alias: &str| {
+        let all = listed.as_array().unwrap();
+        all.iter().find(|of| of["alias"] == alias).unwrap()["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!((status("must"), status("extra")), ("missing".into(), "absent".into()));
+    assert_eq!((status("level"), status("url")), ("default".into(), "invalid".into()));
+    assert_eq!(status("out"), "unavailable", "a default is for what is not there");
+    assert!(ran.stderr.contains("not good: `must`, `out`, `url`"), "{ran:?}");
+
+    let table = sandbox.run(&["config", "check", "--secrets"]);
+    assert_eq!(table.code, Some(1), "{table:?}");
+    let row = |alias: &str| {
+        table.stdout.lines().find(|line| line.starts_with(alias)).unwrap_or_default().to_owned()
+    };
+    assert!(row("must ").contains("what nothing goes without"), "{table:?}");
+    assert!(row("url ").contains("is not of kind `url`"), "{table:?}");
+    assert!(!table.stdout.contains(&url), "{table:?}");
+
+    sandbox.put("must");
+    sandbox.put_ending("url", "://host");
+    let canary = sandbox.canary();
+    std::fs::write(sandbox.path("secrets/url"), format!("http://u:{canary}@host")).unwrap();
+    let good = sandbox.run(&[
+        "config",
+        "check",
+        "--secrets",
+        "--json",
+        "--set",
+        "secrets.out.ref=files:out",
+    ]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+}
+
+#[test]
+fn a_secretspec_is_read_and_what_it_says_in_vain_is_noted() {
+    let settings = "[secrets.api-key]\nkind = \"password\"\n";
+    let sandbox = Sandbox::new(settings)
+        .with_env("ONEIRIC_SECRETS_FROM", ".")
+        .with_env("ONEIRIC_SECRETS_FROM_PROVIDER", "files");
+    let declared = "[project]\nname = \"shop\"\nrevision = \"1.0\"\n[profiles.default]\n\
+                    API_KEY = { description = \"the key\", as_path = true }\n\
+                    LEVEL = { description = \"how much\", default = \"info\" }\n";
+    std::fs::write(sandbox.path("secretspec.toml"), declared).unwrap();
+    let ran = sandbox.run(&["config", "check"]);
+    assert_eq!(ran.stdout, "OK: 1 providers, 0 adapters, 2 aliases\n", "{ran:?}");
+    assert!(ran.stderr.contains("secretspec.toml:5: `API_KEY` has `as_path`"), "{ran:?}");
+    let value = sandbox.put("API_KEY");
+    let ran = sandbox.run_unsearched(&["secrets", "get", "api-key"]);
+    assert_eq!((ran.code, ran.stdout), (Some(0), value));
+    let ran = sandbox.run(&["secrets", "get", "level"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "info"));
+    let shown = sandbox.run(&["config", "show"]);
+    let row = shown.stdout.lines().find(|line| line.starts_with("secrets.level.default ")).unwrap();
+    assert!(row.contains("info") && row.contains("secretspec.toml:6"), "{row}");
+}
+
+#[test]
+fn a_value_that_an_alias_does_not_want_is_not_written() {
+    let kind = "write = true\n[secrets.db]\nref = \"files:db\"\nkind = \"password\"\n";
+    let sandbox = Sandbox::new(kind);
+    let ran = sandbox.run_with(&["secrets", "set", "files:db"], "s3cr3t\n");
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("the alias `db` wants it to be"), "{ran:?}");
+    let ran = sandbox.run_with(&["secrets", "set", "files:db", "--trim"], "s3cr3t\n");
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}

@@ -44,9 +44,15 @@ pub(super) fn check(store: &Store, key: &SecretKey, value: &SecretValue, args: &
     options.allow_empty = args.allow_empty;
     options.allow_placeholders = args.allow_placeholder;
     let reference = SecretRef::new(store.id.clone(), key.clone());
+    let refuse = |error: Error, remedy: &str| {
+        Failure::new(Exit::FAILED, format!("{error}; nothing was written")).remedy(remedy)
+    };
     options.check(value, &reference).map_err(|error| {
-        let failure = Failure::new(Exit::FAILED, format!("{error}; nothing was written"));
-        failure.remedy("--allow-empty and --allow-placeholder store it all the same")
+        refuse(error, "--allow-empty and --allow-placeholder store it all the same")
+    })?;
+    options.aliases.clone_from(&store.aliases);
+    options.check(value, &reference).map_err(|error| {
+        refuse(error, "give a value of that kind, or change the `kind` of the alias")
     })
 }
 
