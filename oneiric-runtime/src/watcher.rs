@@ -262,7 +262,8 @@ impl SecretRefreshWatcher {
     fn notice(&mut self, changes: Vec<Change>) {
         let now = Instant::now();
         let mut follow = BTreeSet::new();
-        let awaited = self.runtime.resolver().awaited(&self.id);
+        // Seldom needed, and not for nothing.
+        let mut awaited = None;
         for change in changes {
             let Change::Secret { key, version } = change else {
                 self.sweep_wanted = true;
@@ -270,6 +271,8 @@ impl SecretRefreshWatcher {
             };
             let reference = SecretRef::new(self.id.clone(), key.clone());
             let Some(held) = self.runtime.resolver().held_version(&reference) else {
+                let awaited: &Vec<SecretKey> =
+                    awaited.get_or_insert_with(|| self.runtime.resolver().awaited(&self.id));
                 if awaited.contains(&key) {
                     follow.insert(key);
                 }

@@ -377,11 +377,7 @@ impl Shared {
             Ok(answer) => answer.before().is_empty(),
             Err(_) => true,
         };
-        let (Some(value), Some((first, others))) =
-            (&way.alias.default, way.candidates.split_first())
-        else {
-            return ended;
-        };
+        let Some((first, others)) = way.candidates.split_first() else { return ended };
         if !is_first || !is_absent(&ended, &way.alias.candidates[0]) {
             return ended;
         }
@@ -392,7 +388,7 @@ impl Shared {
         }
         let cell = self.cache.cell(first)?;
         // As old as the answer that it is not there.
-        let (held, epoch) = match ended {
+        let (held, epoch) = match &ended {
             Ok(answer) => (Some(Arc::clone(&answer.entry)), Some(answer.entry.epoch)),
             Err(_) => {
                 let failing = |state: &CellState| Some(state.failing.as_ref()?.epoch);
@@ -400,9 +396,22 @@ impl Shared {
             }
         };
         let epoch = epoch.unwrap_or_else(|| self.epochs.now());
+        match self.default_of(way, held, epoch) {
+            Some(entry) => Ok(Answer { cell, entry: Arc::new(entry), stale: None, way: None }),
+            None => ended,
+        }
+    }
+
+    /// The default of an alias as an entry, in the place of what is held.
+    pub(crate) fn default_of(
+        &self,
+        way: &Way,
+        held: Option<Arc<Entry>>,
+        epoch: u64,
+    ) -> Option<Entry> {
+        let value = way.alias.default.clone()?;
         let times = self.times(self.options.clock.now());
-        let entry = Arc::new(Entry::of_default(value.clone(), held, epoch, times));
-        Ok(Answer { cell, entry, stale: None, way: None })
+        Some(Entry::of_default(value, held, epoch, times))
     }
 
     /// Notes who answers for an alias.

@@ -189,10 +189,15 @@ impl Shown {
     }
 
     /// Shows the default of an alias, until anybody has its secret.
-    pub(crate) fn show_default(&self, value: SecretValue, version: Version) {
+    pub(crate) fn show_default(&self, entry: &Entry, is_change: bool) -> Result<()> {
+        let value = entry.part(self.reference.field(), &Name(&self.reference))?;
         let _rank = self.rank.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = Current { value, version, fallback: None };
+        let current = Current { value, version: entry.version.clone(), fallback: None };
         self.current.store(Some(Arc::new(current)));
+        if is_change {
+            self.serial.send_modify(|serial| *serial += 1);
+        }
+        Ok(())
     }
 
     pub(crate) fn is_there(&self) -> bool {

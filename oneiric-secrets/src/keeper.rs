@@ -8,7 +8,7 @@ use oneiric_core::{ErrorKind, ProviderId};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, CellState};
 use crate::entry::Entry;
 use crate::handle::Following;
 use crate::shared::Shared;
@@ -78,6 +78,28 @@ impl Shared {
         }
     }
 
+    /// Has a handle that shows nothing show the default of its alias, once everybody has said that the
+    /// secret is not there.
+    fn keep_default(&self, following: &Following) {
+        let (follower, _) = &following.parts()[0];
+        let Some(way) = following.way.as_ref().filter(|_| !follower.shown.is_there()) else {
+            return;
+        };
+        let absent_since = |cell: &Arc<Cell>| {
+            let failing = |state: &CellState| Some(state.failing.as_ref()?.epoch);
+            let epoch = cell.peek(failing).flatten()?;
+            (self.is_absent(cell) && cell.is_valid(epoch)).then_some(epoch)
+        };
+        let since: Option<Vec<u64>> =
+            following.parts().iter().map(|(_, cell)| absent_since(cell)).collect();
+        if let Some(epoch) = since.and_then(|since| since.into_iter().min())
+            && let Some(entry) = self.default_of(way, None, epoch)
+            && let Err(error) = follower.shown.show_default(&entry, true)
+        {
+            tracing::warn!(target: "oneiric", %error, "a default is not what a handle wants");
+        }
+    }
+
     /// Whether there is nothing, and the store has said so.
     pub(crate) fn is_absent(&self, cell: &Cell) -> bool {
         let is_missing = cell.peek(|state| {
@@ -125,6 +147,7 @@ impl Shared {
             {
                 self.note_return(way);
             }
+            self.keep_default(following);
             return;
         }
         let (follower, cell) = &parts[at];

@@ -279,21 +279,17 @@ impl Resolver {
         let way = shared.way(reference)?;
         'anew: loop {
             let shown = Shown::new(reference.clone());
-            let value = |answer: &Answer| {
+            let look = |answer: &Answer| {
+                if answer.entry.instead_of().is_some() {
+                    return shown.show_default(&answer.entry, false).map(|()| None);
+                }
                 let asked = answer.asked(reference);
-                answer.entry.part(asked.field(), &Name(asked))
+                answer.entry.part(asked.field(), &Name(asked))?;
+                Ok(Some(answer.before().len()))
             };
             // Who has answered; nobody, for what is not there.
-            let answered = match shared.read(reference).await {
-                Ok(answer) => match value(&answer) {
-                    Ok(value) if answer.entry.instead_of().is_some() => {
-                        shown.show_default(value, answer.entry.version.clone());
-                        None
-                    }
-                    Ok(_) => Some(answer.before().len()),
-                    Err(error) if self.may_be_absent(reference, &error) => None,
-                    Err(error) => return Err(error),
-                },
+            let answered = match shared.read(reference).await.and_then(|answer| look(&answer)) {
+                Ok(answered) => answered,
                 Err(error) if self.may_be_absent(reference, &error) => None,
                 Err(error) => return Err(error),
             };

@@ -212,6 +212,27 @@ async fn a_handle_waits_for_what_is_not_there_without_pestering_the_store() {
     assert_eq!(extra.load().unwrap().expose(), b"e");
     assert_eq!(level.load().unwrap().expose(), b"debug");
     assert!(rig.resolver.awaited(&"first".parse().unwrap()).is_empty());
+
+    // What is gone is shown for as long as a last good value may be, and not after it was purged.
+    rig.first.remove("level");
+    rig.first.remove("extra");
+    rig.invalidate("level", Mode::Soft);
+    rig.pass(Duration::from_secs(10)).await;
+    assert_eq!(level.load().unwrap().expose(), b"debug");
+    rig.invalidate("level", Mode::Hard);
+    rig.invalidate("extra", Mode::Hard);
+    level.changed().await.unwrap();
+    assert_eq!(level.load().unwrap().expose(), b"info");
+    extra.load().unwrap_err();
+    rig.first.put("level", "trace");
+    rig.invalidate("level", Mode::Soft);
+    level.changed().await.unwrap();
+    assert_eq!(level.load().unwrap().expose(), b"trace");
+    // Only who has said that it is not there is believed.
+    rig.first.fail(Some(ErrorKind::Unavailable));
+    rig.invalidate("level", Mode::Hard);
+    rig.pass(Duration::from_secs(10)).await;
+    assert_eq!(level.load().unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
