@@ -210,6 +210,10 @@ pub(crate) struct List {
     #[arg(short, long, value_name = "ID")]
     pub(crate) provider: Option<ProviderId>,
 
+    /// Print the aliases of the settings instead, with where each secret is; no store is asked
+    #[arg(long, conflicts_with = "provider")]
+    pub(crate) aliases: bool,
+
     /// Print one JSON array
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,9 @@
 //! `oneiric secrets list`: which secrets there are.
 
-use oneiric_core::{Error, ErrorKind, ProviderId, SecretKey, SecretProvider, SecretRef};
+use oneiric_core::settings::{SecretSettings, Settings};
+use oneiric_core::{
+    AliasId, Error, ErrorKind, ProviderId, SecretKey, SecretKind, SecretProvider, SecretRef,
+};
 use serde::Serialize;
 
 use super::providers;
@@ -8,6 +11,7 @@ use crate::cli::{Global, List};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::output;
+use crate::render::Table;
 use crate::telemetry::Telemetry;
 
 /// One secret in `--json`.
@@ -18,8 +22,25 @@ struct Listed {
     key: String,
 }
 
+/// One alias in `--json`.
+#[derive(Debug, Serialize)]
+struct Alias<'a> {
+    alias: &'a AliasId,
+    /// Who may answer, the first one first.
+    references: &'a [SecretRef],
+    /// The variable in which a command gets it.
+    env: String,
+    required: bool,
+    has_default: bool,
+    kind: Option<&'static str>,
+    description: Option<&'a str>,
+}
+
 pub(super) async fn run(global: &Global, args: &List) -> Result<Exit> {
     let settings = global.settings()?;
+    if args.aliases {
+        return aliases(&settings, args.json);
+    }
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
     let resolver = providers(&settings)?.resolver;
     if let Some(id) = &args.provider
@@ -53,6 +74,47 @@ pub(super) async fn run(global: &Global, args: &List) -> Result<Exit> {
     }
     telemetry.finish().await;
     Ok(exit)
+}
+
+fn aliases(settings: &Settings, json: bool) -> Result<Exit> {
+    let aliases: Vec<_> = settings.secrets.iter().map(|(id, of)| Alias::new(id, of)).collect();
+    if json {
+        output::json(&aliases)?;
+        return Ok(Exit::DONE);
+    }
+    let mut table = Table::new(["alias", "references", "variable", "required", "kind", "what for"]);
+    for of in aliases {
+        let references: Vec<_> = of.references.iter().map(ToString::to_string).collect();
+        let required = match (of.required, of.has_default) {
+            (true, _) => "yes",
+            (false, true) => "no, has a default",
+            (false, false) => "no",
+        };
+        table.row([
+            of.alias.to_string(),
+            references.join(" "),
+            of.env,
+            required.to_owned(),
+            of.kind.unwrap_or_default().to_owned(),
+            of.description.unwrap_or_default().to_owned(),
+        ]);
+    }
+    output::write(table.render().as_bytes())?;
+    Ok(Exit::DONE)
+}
+
+impl<'a> Alias<'a> {
+    fn new(alias: &'a AliasId, of: &'a SecretSettings) -> Self {
+        Self {
+            alias,
+            references: &of.candidates,
+            env: of.variable(alias),
+            required: of.required,
+            has_default: of.default.is_some(),
+            kind: of.kind.map(SecretKind::token),
+            description: of.description.as_deref(),
+        }
+    }
 }
 
 async fn keys(

@@ -310,6 +310,14 @@ fn a_check_of_the_secrets_says_how_each_stands() {
     assert_eq!(status("out"), "unavailable", "a default is for what is not there");
     assert!(ran.stderr.contains("not good: `must`, `out`, `url`"), "{ran:?}");
 
+    let aliases = sandbox.run(&["secrets", "list", "--aliases"]);
+    let row = aliases.stdout.lines().find(|line| line.starts_with("level ")).unwrap_or_default();
+    let words: Vec<_> = row.split_whitespace().collect();
+    assert_eq!(words[..3], ["level", "files:level", "LEVEL"], "{aliases:?}");
+    let aliases = sandbox.run(&["secrets", "list", "--aliases", "--json"]);
+    let aliases: Value = serde_json::from_str(&aliases.stdout).unwrap();
+    assert_eq!((&aliases[4]["alias"], &aliases[4]["kind"]), (&"url".into(), &"url".into()));
+
     let table = sandbox.run(&["config", "check", "--secrets"]);
     assert_eq!(table.code, Some(1), "{table:?}");
     let row = |alias: &str| {
