@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 
+use oneiric_core::AliasId;
 use oneiric_core::settings::{SecretSettings, Settings, SettingsError, Sources};
 
 const SETTINGS: &str = "secrets_from = \"secretspec.toml\"\nsecrets_from_provider = \"files\"\n\
@@ -95,7 +96,7 @@ fn a_profile_inherits_field_by_field_unless_it_stands_alone() {
     );
     assert!(production.secrets["a"].required, "defaults are of what the profile itself declares");
     let alone = declared(TEXT, "alone");
-    assert_eq!(alone.secrets.keys().map(|id| id.as_str()).collect::<Vec<_>>(), ["d"]);
+    assert_eq!(alone.secrets.keys().map(AliasId::as_str).collect::<Vec<_>>(), ["d"]);
 }
 
 #[test]

@@ -116,11 +116,11 @@ async fn a_default_is_not_used_while_somebody_may_have_the_secret() {
         ErrorKind::Invalid,
         ErrorKind::VersionDisabled,
     ] {
-        rig.first.fail(Some(kind.clone()));
+        rig.first.fail(Some(kind));
         rig.invalidate("level", Mode::Hard);
         assert_eq!(rig.kind("level").await, kind, "the first may have it");
         rig.first.fail(None);
-        rig.next.fail(Some(kind.clone()));
+        rig.next.fail(Some(kind));
         rig.invalidate("level", Mode::Hard);
         assert_eq!(rig.kind("level").await, ErrorKind::NotFound, "the other may have it: {kind:?}");
         rig.next.fail(None);
@@ -185,11 +185,11 @@ async fn a_set_with_a_default_is_of_one_moment() {
     // It is gone, while the cache still holds what it was.
     rig.first.remove("level");
     rig.invalidate("level", Mode::Soft);
-    let set = rig.resolver.get_set(&[level.clone()]).await.unwrap();
+    let set = rig.resolver.get_set(std::slice::from_ref(&level)).await.unwrap();
     assert!(set.is_default(&level));
     rig.first.put("level", "trace");
     rig.invalidate("level", Mode::Soft);
-    let set = rig.resolver.get_set(&[level.clone()]).await.unwrap();
+    let set = rig.resolver.get_set(std::slice::from_ref(&level)).await.unwrap();
     assert_eq!(set.get(&level).unwrap().expose(), b"trace");
 }
 

@@ -60,7 +60,7 @@ fn block<'a>(lines: &mut impl Iterator<Item = &'a str>, label: &str) -> Result<(
             match byte {
                 b'=' => padding += 1,
                 b'+' | b'/' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' if padding == 0 => {
-                    digits += 1
+                    digits += 1;
                 }
                 _ => return Err("has something in a PEM block that is not base64"),
             }
