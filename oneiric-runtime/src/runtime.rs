@@ -276,7 +276,7 @@ impl Runtime {
             let watching = Watching {
                 capabilities: descriptor.capabilities,
                 detection: descriptor.detection,
-                keys: self.resolver.cached(id).len(),
+                keys: self.resolver.cached(id).len() + self.resolver.awaited(id).len(),
                 pace: self.pace,
                 live,
             };
