@@ -368,7 +368,9 @@ impl Shared {
             Ok(answer) => {
                 // The secret may be there without the field that the alias stands for.
                 let field = answer.entry.part(own.reference.field(), &own.reference);
-                field.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+                let lacks_it = field.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+                // What was before an outage says nothing of now.
+                lacks_it && answer.stale.is_none()
             }
             Err(error) => error.kind() == ErrorKind::NotFound,
         };

@@ -206,7 +206,10 @@ impl Resolver {
             let asked = answer.asked(reference);
             match answer.entry.part(asked.field(), &Name(asked)) {
                 Ok(value) => parts.push((reference.clone(), value, answer.entry.version.clone())),
-                Err(error) if self.may_be_absent(reference, &error) => continue,
+                // What was before an outage says nothing of now.
+                Err(error) if answer.stale.is_none() && self.may_be_absent(reference, &error) => {
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             fallbacks.push(answer.fallback().cloned());

@@ -141,6 +141,11 @@ async fn a_default_stands_for_a_field_that_is_not_there() {
     let set = rig.resolver.get_set(&[name("port"), name("first:db#/host")]).await.unwrap();
     assert_eq!(set.get(&name("port")).unwrap().expose(), b"5432");
     assert!(set.is_default(&name("port")) && !set.is_default(&name("first:db#/host")));
+    rig.first.fail(Some(ErrorKind::Unavailable));
+    rig.invalidate("port", Mode::Soft);
+    assert_eq!(rig.kind("port").await, ErrorKind::NotFound, "what was before an outage is not now");
+    assert!(rig.resolver.get_set(&[name("port")]).await.is_err());
+    rig.first.fail(None);
     rig.first.put("db", r#"{"host":"a","port":"6432"}"#);
     rig.invalidate("port", Mode::Soft);
     assert_eq!(rig.get("port").await, stored("6432"));
