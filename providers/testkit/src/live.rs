@@ -3,6 +3,7 @@
 mod aws;
 mod cluster;
 mod openbao;
+mod redis;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub use aws::{Aws, AwsKind};
 pub use cluster::OpenBaoCluster;
 pub use openbao::OpenBao;
+pub use redis::Redis;
 
 /// How often another port is tried when somebody else took the one that was free a moment ago.
 const PORT_ATTEMPTS: usize = 5;
