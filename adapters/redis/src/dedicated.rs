@@ -4,15 +4,16 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use oneiric_core::{Managed, ManagedGuard};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::{Cmd, Msg, Pipeline, PushInfo, RedisFuture, RedisResult, ToRedisArgs, Value};
+use redis::{Arg, Cmd, Msg, Pipeline, PushInfo, RedisFuture, RedisResult, ToRedisArgs, Value};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -50,9 +51,10 @@ pub fn dedicated(
             link: Some(link).into(),
             sessions,
             generation: guard.generation().into(),
+            turn: Arc::default(),
         });
         let keeper = tokio::spawn(follow(Arc::clone(&held), redis, guard)).abort_handle();
-        Ok(Dedicated { held, messages, keeper })
+        Ok(Dedicated { held, messages, transaction: None, keeper })
     }
 }
 
@@ -98,23 +100,33 @@ fn open(redis: &Redis) -> BoxFuture<'_, RedisResult<Opened>> {
 pub struct Dedicated {
     held: Arc<Held>,
     messages: UnboundedReceiver<PushInfo>,
+    /// While a `MULTI` is open.
+    transaction: Option<OwnedMutexGuard<()>>,
     keeper: AbortHandle,
 }
 
 struct Held {
     id: u64,
     db: i64,
-    link: Mutex<Option<Link>>,
+    link: std::sync::Mutex<Option<Link>>,
     /// Of this connection alone.
     sessions: Arc<Sessions>,
     /// By whose login it is known to the server.
     generation: AtomicU64,
+    /// Whose turn it is: of a transaction, which would be lost if a login came into it, or of that.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Held {
     fn link(&self) -> RedisResult<Link> {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         link.clone().ok_or_else(ended)
+    }
+
+    /// Authenticates it anew.
+    async fn greet(&self, next: &Redis) -> RedisResult<u64> {
+        let _turn = self.turn.lock().await;
+        next.login.greet(&mut self.link()?.connection).await
     }
 
     /// Ends it, and waits until it is closed.
@@ -135,16 +147,15 @@ async fn follow(held: Arc<Held>, redis: Managed<Redis>, mut mine: ManagedGuard<R
             () = held.sessions.ended() => return,
         }
         let next = redis.load();
-        let Ok(link) = held.link() else { return };
         // The answer comes when what the connection waits for has come. Until then it may be known
         // by either login, so that both generations are held.
-        let mut connection = link.connection;
         let greeted = tokio::select! {
-            greeted = next.login.greet(&mut connection) => greeted,
-            () = mine.cut_off() => return held.cut().await,
-            () = next.cut_off() => return held.cut().await,
+            greeted = held.greet(&next) => Some(greeted),
+            () = held.sessions.ended() => return,
+            () = mine.cut_off() => None,
+            () = next.cut_off() => None,
         };
-        drop(connection);
+        let Some(greeted) = greeted else { return held.cut().await };
         let Err(error) = greeted else {
             held.generation.store(next.generation(), Ordering::Release);
             (mine, pause) = (next, PAUSES[0]);
@@ -171,7 +182,7 @@ impl Dedicated {
     }
 
     /// Its number in `CLIENT LIST`, which it keeps.
-    pub fn client_id(&self) -> u64 {
+    pub fn id(&self) -> u64 {
         self.held.id
     }
 
@@ -226,11 +237,59 @@ impl Dedicated {
     }
 }
 
+/// What a command does to a transaction.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Begins,
+    Ends,
+}
+
+impl Turn {
+    fn of(cmd: &Cmd) -> Option<Self> {
+        let Some(Arg::Simple(name)) = cmd.args_iter().next() else { return None };
+        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+        if is("MULTI") {
+            Some(Self::Begins)
+        } else if ["EXEC", "DISCARD", "RESET"].into_iter().any(is) {
+            Some(Self::Ends)
+        } else {
+            None
+        }
+    }
+}
+
+impl Dedicated {
+    /// Takes the turn if these commands begin a transaction. What comes as one message, such as an
+    /// atomic pipeline, is not divided anyway.
+    ///
+    /// # Cancellation
+    /// The turn is taken or not; once it is, it is kept until the transaction has ended.
+    async fn begin<'a>(&mut self, mut cmds: impl Iterator<Item = &'a Cmd>) -> RedisResult<()> {
+        if self.transaction.is_none() && cmds.any(|cmd| Turn::of(cmd) == Some(Turn::Begins)) {
+            let turn = Arc::clone(&self.held.turn).lock_owned();
+            let turn = self.held.sessions.until_cut(async { Ok(turn.await) }).await?;
+            self.transaction = Some(turn);
+        }
+        Ok(())
+    }
+
+    /// Gives it back where the last of them has ended it.
+    fn end<'a>(&mut self, cmds: impl Iterator<Item = &'a Cmd>) {
+        if cmds.filter_map(Turn::of).last() == Some(Turn::Ends) {
+            self.transaction = None;
+        }
+    }
+}
+
 impl ConnectionLike for Dedicated {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         async move {
             let mut connection: MultiplexedConnection = self.held.link()?.connection;
-            self.held.sessions.until_cut(connection.send_packed_command(cmd)).await
+            self.begin([cmd].into_iter()).await?;
+            let sent = connection.send_packed_command(cmd);
+            let answer = self.held.sessions.until_cut(sent).await;
+            self.end([cmd].into_iter());
+            answer
         }
         .boxed()
     }
@@ -243,8 +302,11 @@ impl ConnectionLike for Dedicated {
     ) -> RedisFuture<'a, Vec<Value>> {
         async move {
             let mut connection: MultiplexedConnection = self.held.link()?.connection;
+            self.begin(pipeline.cmd_iter()).await?;
             let sent = connection.send_packed_commands(pipeline, offset, count);
-            self.held.sessions.until_cut(sent).await
+            let answers = self.held.sessions.until_cut(sent).await;
+            self.end(pipeline.cmd_iter());
+            answers
         }
         .boxed()
     }
@@ -263,7 +325,7 @@ impl Drop for Dedicated {
 impl fmt::Debug for Dedicated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dedicated")
-            .field("client_id", &self.client_id())
+            .field("id", &self.id())
             .field("generation", &self.generation())
             .finish_non_exhaustive()
     }

@@ -3,6 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::sync::Arc;
 
 use oneiric_core::HookError;
 use redis::{ErrorKind, RedisError, Value};
@@ -11,6 +12,8 @@ use redis::{ErrorKind, RedisError, Value};
 const REFUSALS: [&str; 2] = ["WRONGPASS", "NOAUTH"];
 /// The user may not run this command.
 const NO_RIGHTS: &str = "NOPERM";
+
+type Shared = Arc<dyn std::error::Error + Send + Sync>;
 
 /// What went wrong, as far as it may be told.
 pub(crate) enum Trouble {
@@ -64,7 +67,9 @@ impl From<&RedisError> for Trouble {
         match error.kind() {
             ErrorKind::Io if error.is_timeout() => other("the server did not answer in time"),
             ErrorKind::Io => {
-                let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+                // The driver shares its causes, so that its errors can be cloned.
+                let shared = error.source().and_then(|cause| cause.downcast_ref::<Shared>());
+                let io = shared.and_then(|cause| cause.downcast_ref::<io::Error>());
                 Self::Other(match io {
                     Some(error) => format!("the connection failed ({:?})", error.kind()),
                     None => "the connection failed".to_owned(),

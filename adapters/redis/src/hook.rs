@@ -123,9 +123,7 @@ async fn build(
         mark: mark(adapter, secrets.version(&config.password).unwrap_or(&Version::numbered(0))),
     };
     let redis = Redis::new(server, login);
-    prove(&redis, config.proof.as_ref())
-        .await
-        .map_err(|error| Trouble::from(&error).of_proof())?;
+    prove(&redis, config.proof.as_ref()).await.map_err(|error| Trouble::from(&error).of_proof())?;
     Ok(redis)
 }
 

@@ -118,9 +118,7 @@ impl fmt::Debug for Redis {
 /// # Cancellation
 /// Dropping the future takes nothing.
 #[cfg_attr(debug_assertions, track_caller)]
-pub fn acquire(
-    redis: &Managed<Redis>,
-) -> impl Future<Output = RedisResult<Lease>> + Send + use<> {
+pub fn acquire(redis: &Managed<Redis>) -> impl Future<Output = RedisResult<Lease>> + Send + use<> {
     let (redis, guard) = (redis.clone(), redis.load());
     async move {
         let (_, guard) = of_the_serving(&redis, guard, |redis| redis.link().boxed()).await?;
@@ -195,7 +193,7 @@ impl Lease {
     ///
     /// # Errors
     /// Those of the driver, where it was lost and cannot be opened anew.
-    pub async fn client_id(&self) -> RedisResult<u64> {
+    pub async fn id(&self) -> RedisResult<u64> {
         Ok(self.guard.link().await?.id)
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oneiric_adapter_redis::{Lease, Redis, RedisConnection, acquire};
-use oneiric_core::{LifecycleHook, Managed, ManagedHook, SecretRef, SecretSet, SecretValue, Version};
+use oneiric_core::{
+    LifecycleHook, Managed, ManagedHook, SecretRef, SecretSet, SecretValue, Version,
+};
 use oneiric_testkit::live::{Redis as Server, require};
 use oneiric_testkit::{
     Ability, AdapterInUse, AdapterRig, Credential, Habit, LongWork, Manner, Minted, ServerFault,
