@@ -13,5 +13,9 @@ struct Readme;
 struct Adapters;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/adapters/redis.md")]
+struct Redis;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/managed.md")]
 struct Managed;

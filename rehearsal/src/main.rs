@@ -27,6 +27,14 @@ mod postgres_naive;
 mod leases;
 #[cfg(feature = "postgres-vault")]
 mod leases_scenario;
+#[cfg(feature = "redis")]
+mod cache;
+#[cfg(feature = "redis")]
+mod cache_clients;
+#[cfg(feature = "redis")]
+mod redis_scenario;
+#[cfg(feature = "redis")]
+mod redis_naive;
 #[cfg(feature = "tls")]
 mod certificates;
 #[cfg(feature = "tls")]
@@ -73,6 +81,8 @@ enum Scenario {
     PostgresVault,
     /// The certificate of a TLS server.
     Tls,
+    /// The password of a user of Redis, under requests, a queue and subscriptions.
+    Redis,
 }
 
 /// How much of everything.
@@ -91,6 +101,7 @@ impl Args {
             Scenario::Postgres => (24, 24_000),
             Scenario::PostgresVault => (20, 20_000),
             Scenario::Tls => (50, 20_000),
+            Scenario::Redis => (50, 100_000),
         };
         // The other side is there to be seen, not to be waited for.
         let (rotations, requests) = if self.naive { (10, 10_000) } else { (rotations, requests) };
@@ -129,6 +140,12 @@ async fn main() -> ExitCode {
         (Scenario::Tls, true) => tls_scenario::naive(plan).await,
         #[cfg(not(feature = "tls"))]
         (Scenario::Tls, _) => Err("this rehearsal was built without `tls`".to_owned()),
+        #[cfg(feature = "redis")]
+        (Scenario::Redis, false) => redis_scenario::rotate(plan).await,
+        #[cfg(feature = "redis")]
+        (Scenario::Redis, true) => redis_naive::naive(plan).await,
+        #[cfg(not(feature = "redis"))]
+        (Scenario::Redis, _) => Err("this rehearsal was built without `redis`".to_owned()),
         #[cfg(not(feature = "postgres"))]
         (Scenario::Postgres, _) => Err("this rehearsal was built without `postgres`".to_owned()),
     };

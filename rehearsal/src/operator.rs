@@ -45,8 +45,8 @@ impl Operator {
     }
 
     /// `oneiric secrets rotate`: succeeds only if every adapter acknowledged the new version and
-    /// has let the old one go.
-    pub(crate) async fn rotate(&mut self, key: &str) -> Result<(), String> {
+    /// has let the old one go. Gives the version that was acknowledged.
+    pub(crate) async fn rotate(&mut self, key: &str) -> Result<String, String> {
         let started = Instant::now();
         let Attempt { exit_code, report, said } = self.attempt(key, None).await?;
         self.command.push(started.elapsed().as_secs_f64() * 1e3);
@@ -62,7 +62,8 @@ impl Operator {
             self.swap.extend(adapter.prepare_ms);
             self.drain.extend(adapter.drain_ms);
         }
-        Ok(())
+        let version = report.keys.iter().find_map(|key| key.to_version.clone());
+        version.ok_or_else(|| format!("the report names no version: {report:?}"))
     }
 
     /// The same, however it ends. Old generations get this long to end, where it is said.

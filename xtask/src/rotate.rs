@@ -11,11 +11,12 @@ use crate::workspace::Workspace;
 pub(crate) const USAGE: &str = "[--scenario NAME] [--rotations N] [--clients N] [--requests N] \
      [--naive] [--json] | the arguments of `oneiric secrets rotate`";
 
-/// The scenarios that are features of the rehearsal, because they bring much along. The first two
+/// The scenarios that are features of the rehearsal, because they bring much along. All but `tls`
 /// also need a server or two.
 pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const POSTGRES_VAULT: &str = "postgres-vault";
 pub(crate) const TLS: &str = "tls";
+pub(crate) const REDIS: &str = "redis";
 
 /// The flags of a rehearsal that take a value.
 const VALUES: [&str; 4] = ["--scenario", "--rotations", "--clients", "--requests"];
@@ -27,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     let mut command = match Rotation::parse(args)? {
         Rotation::Rehearsal { scenario } => {
             let scenario = scenario.as_deref();
-            let features = [POSTGRES, POSTGRES_VAULT, TLS];
+            let features = [POSTGRES, POSTGRES_VAULT, TLS, REDIS];
             let feature = features.into_iter().find(|feature| scenario == Some(*feature));
             let programs = build_rehearsal(feature.as_slice())?;
             let mut command = rehearsal(&programs)?;
@@ -37,6 +38,9 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
             if scenario == Some(POSTGRES_VAULT) {
                 // OpenBao is among what the environment has.
                 command.env("ONEIRIC_PYTHON", setup::python(workspace)?);
+            }
+            if scenario == Some(REDIS) {
+                command.env(setup::REDIS.variable, setup::server(&setup::REDIS)?);
             }
             command
         }

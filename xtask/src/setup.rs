@@ -31,23 +31,106 @@ const PINS: [&str; 14] = [
 /// What must be in one folder for a cluster of our own.
 const PG_PROGRAMS: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
 
+/// A server that live suites start themselves, from one program of one package of Debian's.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// As it is called here.
+    pub(crate) name: &'static str,
+    package: &'static str,
+    program: &'static str,
+    /// Where suites look for the path of the program.
+    pub(crate) variable: &'static str,
+}
+
+pub(crate) const REDIS: Server = Server {
+    name: "redis",
+    package: "redis-server",
+    program: "redis-server",
+    variable: "ONEIRIC_REDIS_BIN",
+};
+
+/// All of them.
+pub(crate) const SERVERS: [&Server; 1] = [&REDIS];
+
+/// Where Debian puts servers, which is not on everybody's PATH.
+const SERVER_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
+
 /// `cargo xtask setup`.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
-    let wanted = Wanted::parse(args)?;
     let mut missing = Vec::new();
-    if wanted.postgres {
-        match postgres() {
-            Ok(dir) => println!("postgres: {}", dir.display()),
-            Err(failure) => missing.push(format!("postgres: {failure}")),
-        }
-    }
-    if wanted.python {
-        match python(workspace) {
-            Ok(python) => println!("python: {}", python.display()),
-            Err(failure) => missing.push(format!("python: {failure}")),
+    for name in wanted(args)? {
+        let found = match name {
+            "postgres" => postgres(),
+            "python" => python(workspace),
+            _ => server(SERVERS.iter().find(|of| of.name == name).expect("it was looked up")),
+        };
+        match found {
+            Ok(path) => println!("{name}: {}", path.display()),
+            Err(failure) => missing.push(format!("{name}: {failure}")),
         }
     }
     if missing.is_empty() { Ok(()) } else { Err(Failure::new(missing.join("\n       "))) }
+}
+
+/// Everything that can be set up.
+fn names() -> Vec<&'static str> {
+    ["postgres", "python"].into_iter().chain(SERVERS.iter().map(|server| server.name)).collect()
+}
+
+/// What is asked for.
+fn wanted(args: &[String]) -> Result<Vec<&'static str>> {
+    let names = names();
+    let list = match args {
+        [] => return Ok(names),
+        [flag, list] if flag == "--only" => list.as_str(),
+        [arg] if arg.starts_with("--only=") => &arg["--only=".len()..],
+        _ => {
+            let list = names.join(",");
+            return Err(Failure::usage(format!("setup takes `--only {list}` or nothing")));
+        }
+    };
+    let find = |name: &str| {
+        names.iter().copied().find(|known| *known == name).ok_or_else(|| {
+            Failure::usage(format!("setup knows {}, and not `{name}`", names.join(", ")))
+        })
+    };
+    list.split(',').map(find).collect()
+}
+
+/// Makes sure that the program of a server is there, and says where it is.
+pub(crate) fn server(server: &Server) -> Result<PathBuf> {
+    let look = || server_step(server, find_program(server.program), is_root(), has_apt());
+    match look() {
+        Step::Ready(program) => Ok(program),
+        Step::Tell(message) => Err(Failure::new(message)),
+        Step::Install => {
+            apt_install(server.package)?;
+            let Server { package, program, .. } = server;
+            find_program(program).ok_or_else(|| {
+                Failure::new(format!("Debian's package `{package}` brought no {program}"))
+            })
+        }
+    }
+}
+
+fn server_step(server: &Server, program: Option<PathBuf>, root: bool, apt: bool) -> Step {
+    match program {
+        Some(program) => Step::Ready(program),
+        None if root && apt => Step::Install,
+        None => Step::Tell(format!(
+            "there is no {} on PATH or in {}; install it (Debian: `apt-get install {}` as root)",
+            server.program,
+            SERVER_FOLDERS.join(", "),
+            server.package
+        )),
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&path).collect();
+    folders.extend(SERVER_FOLDERS.map(PathBuf::from));
+    first_with(folders.iter(), &[name]).map(|dir| dir.join(name))
 }
 
 /// Makes sure that PostgreSQL's server programs are there, and says in which folder.
@@ -91,35 +174,6 @@ pub(crate) fn python(workspace: &Workspace) -> Result<PathBuf> {
     Ok(python)
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    postgres: bool,
-    python: bool,
-}
-
-impl Wanted {
-    fn parse(args: &[String]) -> Result<Self> {
-        let list = match args {
-            [] => return Ok(Self { postgres: true, python: true }),
-            [flag, list] if flag == "--only" => list.as_str(),
-            [arg] if arg.starts_with("--only=") => &arg["--only=".len()..],
-            _ => return Err(Failure::usage("setup takes `--only postgres,python` or nothing")),
-        };
-        let mut wanted = Self { postgres: false, python: false };
-        for name in list.split(',') {
-            match name {
-                "postgres" => wanted.postgres = true,
-                "python" => wanted.python = true,
-                _ => {
-                    let message = format!("setup knows `postgres` and `python`, not `{name}`");
-                    return Err(Failure::usage(message));
-                }
-            }
-        }
-        Ok(wanted)
-    }
-}
-
 /// What matters about the machine for PostgreSQL.
 #[derive(Debug)]
 struct Machine {
@@ -144,7 +198,7 @@ impl Machine {
     }
 }
 
-/// What is to be done to have PostgreSQL.
+/// What is to be done to have a server.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Ready(PathBuf),
@@ -246,18 +300,29 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_set_up() {
-        let parse = |args: &[&str]| {
-            Wanted::parse(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>())
-        };
-        assert_eq!(parse(&[]).unwrap(), Wanted { postgres: true, python: true });
-        let only = Wanted { postgres: false, python: true };
-        assert_eq!(parse(&["--only", "python"]).unwrap(), only);
-        assert_eq!(parse(&["--only=python"]).unwrap(), only);
-        let both = Wanted { postgres: true, python: true };
-        assert_eq!(parse(&["--only", "postgres,python"]).unwrap(), both);
-        for wrong in [&["--only", "redis"][..], &["--only"], &["python"]] {
+        let parse =
+            |args: &[&str]| wanted(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>());
+        assert_eq!(parse(&[]).unwrap(), ["postgres", "python", "redis"]);
+        assert_eq!(parse(&["--only", "python"]).unwrap(), ["python"]);
+        assert_eq!(parse(&["--only=redis"]).unwrap(), ["redis"]);
+        assert_eq!(parse(&["--only", "redis,postgres"]).unwrap(), ["redis", "postgres"]);
+        for wrong in [&["--only", "valkey"][..], &["--only"], &["python"]] {
             assert_eq!(parse(wrong).unwrap_err().code(), 2, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_server_is_installed_only_where_it_is_missing_and_may_be() {
+        let program = PathBuf::from("/usr/bin/redis-server");
+        let there = server_step(&REDIS, Some(program.clone()), false, false);
+        assert_eq!(there, Step::Ready(program));
+        assert_eq!(server_step(&REDIS, None, true, true), Step::Install);
+        for (root, apt) in [(false, true), (true, false)] {
+            let Step::Tell(message) = server_step(&REDIS, None, root, apt) else { panic!("told") };
+            assert!(message.contains("apt-get install redis-server"), "{message}");
+        }
+        assert_eq!(find_program("oneiric-no-such-program"), None);
+        assert!(find_program("sh").is_some_and(|program| program.is_file()));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const SHORT_REHEARSAL: [&str; 7] =
     ["--json", "--rotations", "20", "--clients", "8", "--requests", "2000"];
 
 /// The features of the rehearsal that its scenarios here need.
-const REHEARSED: [&str; 2] = [rotate::POSTGRES_VAULT, rotate::TLS];
+const REHEARSED: [&str; 3] = [rotate::POSTGRES_VAULT, rotate::TLS, rotate::REDIS];
 
 /// `cargo xtask test`.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
@@ -66,6 +66,10 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
         match live.postgres.as_ref().and(live.python.as_ref()) {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES_VAULT, &live, &programs)?),
             Err(why) => tally.skip(format!("SKIPPED rehearsal postgres-vault: {why}")),
+        }
+        match live.server(&setup::REDIS) {
+            Ok(_) => tally.add(rehearse(rotate::REDIS, &live, &programs)?),
+            Err(why) => tally.skip(format!("SKIPPED rehearsal redis: {why}")),
         }
     }
 
@@ -124,6 +128,8 @@ impl Options {
 struct Live {
     postgres: Result<PathBuf, String>,
     python: Result<PathBuf, String>,
+    /// In the order of [`setup::SERVERS`].
+    servers: [Result<PathBuf, String>; setup::SERVERS.len()],
 }
 
 impl Live {
@@ -131,21 +137,30 @@ impl Live {
         Self {
             postgres: setup::postgres().map_err(|failure| failure.to_string()),
             python: setup::python(workspace).map_err(|failure| failure.to_string()),
+            servers: setup::SERVERS
+                .map(|server| setup::server(server).map_err(|failure| failure.to_string())),
         }
     }
 
     fn not_wanted() -> Self {
         let why = || Err("`--no-live` was asked for".to_owned());
-        Self { postgres: why(), python: why() }
+        Self { postgres: why(), python: why(), servers: setup::SERVERS.map(|_| why()) }
     }
 
     fn check(&self) -> Result {
-        for (what, found) in [("postgres", &self.postgres), ("python", &self.python)] {
+        let servers = setup::SERVERS.iter().map(|server| server.name).zip(&self.servers);
+        let all = [("postgres", &self.postgres), ("python", &self.python)].into_iter();
+        for (what, found) in all.chain(servers) {
             if let Err(why) = found {
                 return Err(Failure::new(format!("{REQUIRE_LIVE}=1 and no {what}: {why}")));
             }
         }
         Ok(())
+    }
+
+    fn server(&self, server: &setup::Server) -> &Result<PathBuf, String> {
+        let at = setup::SERVERS.iter().position(|of| of.name == server.name);
+        &self.servers[at.expect("it is one of them")]
     }
 
     /// Tells the tests where everything is.
@@ -156,6 +171,11 @@ impl Live {
         }
         if let Ok(python) = &self.python {
             command.env("ONEIRIC_PYTHON", python);
+        }
+        for (server, found) in setup::SERVERS.iter().zip(&self.servers) {
+            if let Ok(program) = found {
+                command.env(server.variable, program);
+            }
         }
         Ok(())
     }
@@ -276,11 +296,22 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_a_failure_where_it_is_required() {
-        let all = Live { postgres: Ok("/pg".into()), python: Ok("/py".into()) };
-        assert!(all.check().is_ok());
-        let some = Live { postgres: Ok("/pg".into()), python: Err("no pip".into()) };
+        let all = || Live {
+            postgres: Ok("/pg".into()),
+            python: Ok("/py".into()),
+            servers: setup::SERVERS.map(|_| Ok("/server".into())),
+        };
+        assert!(all().check().is_ok());
+        let some = Live { python: Err("no pip".into()), ..all() };
         let failure = some.check().unwrap_err().to_string();
         assert!(failure.contains("no python: no pip"), "{failure}");
+        for (at, server) in setup::SERVERS.iter().enumerate() {
+            let mut some = all();
+            some.servers[at] = Err("no apt".into());
+            assert!(some.server(server).is_err());
+            let failure = some.check().unwrap_err().to_string();
+            assert!(failure.contains(&format!("no {}: no apt", server.name)), "{failure}");
+        }
     }
 
     #[test]
