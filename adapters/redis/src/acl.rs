@@ -45,7 +45,7 @@ const RANDOM: usize = 32;
 ///
 /// # Passwords
 /// They are made here, of 256 random bits. The server is told what it keeps of one, its SHA-256, so
-/// that none is in a command, and so in no log, no `MONITOR` and no `ACL LOG`.
+/// that none is in a command but to log in with it.
 ///
 /// # Several servers
 /// Neither replicas nor other nodes of a cluster learn of an ACL: each has an `AclUser` of its own.

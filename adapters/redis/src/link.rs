@@ -51,19 +51,24 @@ impl Sessions {
     }
 }
 
-/// A connection, until its socket is closed: the driver has it, and drops it then.
-struct Live(Arc<Sessions>);
+/// A connection, until its socket is closed: the driver has it, and drops it then, however it came
+/// to that.
+struct Live {
+    sessions: Arc<Sessions>,
+    open: Arc<AtomicBool>,
+}
 
 impl Live {
-    fn new(sessions: Arc<Sessions>) -> Self {
+    fn new(sessions: &Arc<Sessions>) -> Self {
         sessions.live.send_modify(|live| *live += 1);
-        Self(sessions)
+        Self { sessions: Arc::clone(sessions), open: Arc::new(true.into()) }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.live.send_modify(|live| *live -= 1);
+        self.open.store(false, Ordering::Release);
+        self.sessions.live.send_modify(|live| *live -= 1);
     }
 }
 
@@ -88,12 +93,11 @@ impl Link {
         sessions: &Arc<Sessions>,
         pushed: Option<UnboundedSender<PushInfo>>,
     ) -> RedisResult<Self> {
-        let open = Arc::new(AtomicBool::new(true));
-        let (live, still) = (Live::new(Arc::clone(sessions)), Arc::clone(&open));
+        let live = Live::new(sessions);
+        let open = Arc::clone(&live.open);
         let sender = move |info: PushInfo| -> Result<(), SendError> {
-            let _until_it_is_closed = &live;
             if info.kind == PushKind::Disconnection {
-                still.store(false, Ordering::Release);
+                live.open.store(false, Ordering::Release);
                 return Ok(());
             }
             pushed.as_ref().map_or(Ok(()), |pushed| pushed.send(info).map_err(|_| SendError))

@@ -1,6 +1,6 @@
 //! One user with two passwords for a while, as the server sees it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use oneiric_adapter_redis::{AclError, AclUser, dedicated};
 use oneiric_core::SecretValue;
@@ -29,9 +29,8 @@ const AUTH: redis::ErrorKind = redis::ErrorKind::AuthenticationFailed;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_has_two_passwords_until_nobody_needs_the_old_one() {
     let Some(mut server) = server().await else { return };
-    ask::<()>(&server, redis::cmd("CONFIG").arg("SET").arg(&["slowlog-log-slower-than", "0"]))
-        .await;
-    let user = user(&server);
+    let way = Way::to(&server, false).await;
+    let user = way.user(&server);
     let hook = hook(&server);
     let managed = first(&hook).await;
     let waiting = dedicated(&managed).await.unwrap();
@@ -50,6 +49,7 @@ async fn a_user_has_two_passwords_until_nobody_needs_the_old_one() {
     assert_eq!(count, [0, 2, 1], "{error}");
     assert!(holders.old().iter().any(|client| client.id() == waiting.id()), "{error}");
     assert!(works(&server, "one").await);
+    assert!(!way.said().contains("\r\n!"), "it was gone for a moment");
 
     rotate(&hook, &new, 2, LONG).await;
     until(&server, "app", |clients| clients.len() == 3).await;
@@ -63,12 +63,15 @@ async fn a_user_has_two_passwords_until_nobody_needs_the_old_one() {
     until(&server, "app", |clients| clients.len() == 2).await;
     let holders = user.keep_only(next.password(), "2").await.unwrap();
     assert_eq!((holders.moved().len(), holders.is_clear()), (2, true));
+    assert!(way.said().contains("\r\n!"));
     assert!(!works(&server, "one").await && works(&server, &new).await);
 
-    // No password was in a command.
-    let log: redis::Value = ask(&server, redis::cmd("SLOWLOG").arg(&["GET", "-1"])).await;
-    let log = format!("{log:?}");
-    assert!(log.contains("SETUSER") && !log.contains(&new), "{log}");
+    // The new password was said to log in with, and in no other command.
+    let login = format!("AUTH\r\n$3\r\napp\r\n$64\r\n{new}\r\n");
+    let said = way.said();
+    assert!(said.contains("SETUSER\r\n$3\r\napp\r\n$65\r\n#"), "{said}");
+    assert!(said.contains(&login), "{said}");
+    assert_eq!(said.matches(&new).count(), said.matches(&login).count(), "{said}");
     assert!(!format!("{user:?} {next:?}").contains(server.admin_password()));
 
     // It is known after a restart if it was saved.
@@ -114,55 +117,78 @@ async fn what_cannot_be_rotated_is_said_and_left_alone() {
     assert_eq!(error, AclError::Server("it answered with NOPERM".into()));
 }
 
-/// A way to the server on which somebody else comes in before a password is removed.
-async fn with_a_latecomer(server: &Server) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, to) = (listener.local_addr().unwrap().port(), server.port());
-    let late = Arc::new(tokio::sync::Mutex::new(None::<TcpStream>));
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let late = Arc::clone(&late);
-            tokio::spawn(async move {
-                let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-                let (mut from_server, mut to_server) = server.split();
-                let (mut from_client, mut to_client) = client.split();
-                let forth = async {
-                    let mut bytes = vec![0; 4096];
-                    loop {
-                        let length = from_client.read(&mut bytes).await.unwrap_or(0);
-                        let removes = bytes[..length].windows(3).any(|three| three == b"\r\n!");
-                        let mut late = late.lock().await;
-                        if removes && late.is_none() {
-                            let mut other = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-                            other.write_all(b"AUTH app one\r\n").await.unwrap();
-                            let mut answer = [0; 5];
-                            other.read_exact(&mut answer).await.unwrap();
-                            assert_eq!(&answer, b"+OK\r\n");
-                            *late = Some(other);
+/// A way to the server that remembers what is said on it, and on which somebody else may come in
+/// before a password is removed.
+struct Way {
+    port: u16,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Way {
+    async fn to(server: &Server, latecomer: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, to) = (listener.local_addr().unwrap().port(), server.port());
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let hears = Arc::clone(&said);
+        let late = Arc::new(tokio::sync::Mutex::new(None::<TcpStream>));
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (late, said) = (Arc::clone(&late), Arc::clone(&hears));
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                    let (mut from_server, mut to_server) = server.split();
+                    let (mut from_client, mut to_client) = client.split();
+                    let forth = async {
+                        let mut bytes = vec![0; 4096];
+                        while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+                            let bytes = &bytes[..length];
+                            said.lock().unwrap().extend_from_slice(bytes);
+                            let removes = bytes.windows(3).any(|three| three == b"\r\n!");
+                            let mut late = late.lock().await;
+                            if latecomer && removes && late.is_none() {
+                                *late = Some(come_in(to).await);
+                            }
+                            to_server.write_all(bytes).await.unwrap();
                         }
-                        if length == 0 || to_server.write_all(&bytes[..length]).await.is_err() {
-                            return;
-                        }
+                    };
+                    tokio::select! {
+                        () = forth => {}
+                        _ = copy(&mut from_server, &mut to_client) => {}
                     }
-                };
-                tokio::select! {
-                    () = forth => {}
-                    _ = copy(&mut from_server, &mut to_client) => {}
-                }
-            });
-        }
-    });
-    port
+                });
+            }
+        });
+        Self { port, said }
+    }
+
+    /// The user, by this way.
+    fn user(&self, server: &Server) -> AclUser {
+        let password = server.admin_password();
+        let address = format!("redis://admin:{password}@127.0.0.1:{}", self.port);
+        AclUser::new(address.into_connection_info().unwrap(), "app")
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
+    }
+}
+
+/// Logs in with the old password.
+async fn come_in(port: u16) -> TcpStream {
+    let mut other = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    other.write_all(b"AUTH app one\r\n").await.unwrap();
+    let mut answer = [0; 5];
+    other.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
+    other
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_comes_in_between_keeps_its_password() {
     let Some(server) = server().await else { return };
     let next = user(&server).add().await.unwrap();
-    let port = with_a_latecomer(&server).await;
-    let address = format!("redis://admin:{}@127.0.0.1:{port}", server.admin_password());
-    let through = AclUser::new(address.into_connection_info().unwrap(), "app");
-    let error = through.keep_only(next.password(), "2").await.unwrap_err();
+    let way = Way::to(&server, true).await;
+    let error = way.user(&server).keep_only(next.password(), "2").await.unwrap_err();
     let AclError::InUse(holders) = &error else { panic!("{error}") };
     assert_eq!(holders.unknown().len(), 1, "{error}");
     assert!(works(&server, "one").await, "it could not connect anew");
