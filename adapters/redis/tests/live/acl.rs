@@ -9,9 +9,7 @@ use redis::IntoConnectionInfo as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::server::{
-    LONG, acl, admin_address, ask, connect_as, first, hook, rotate, server, until,
-};
+use crate::server::{LONG, acl, admin_address, connect_as, first, hook, rotate, server, until};
 
 fn user(server: &Server) -> AclUser {
     AclUser::new(admin_address(server), "app")
