@@ -86,6 +86,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
 
+    /// Look at the templates of adapters
+    #[command(subcommand)]
+    Template(TemplateCommand),
+
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -417,6 +421,22 @@ pub(crate) struct Check {
     /// Print one JSON array
     #[arg(long, requires = "secrets")]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TemplateCommand {
+    /// Render the files of template adapters with placeholders, and say what is wrong
+    ///
+    /// No store is asked, nothing is written and no command runs. Names that no adapter defines,
+    /// and what cannot be rendered, are told with file and line. Exit code 1 if there is any.
+    Check(TemplateCheck),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TemplateCheck {
+    /// Only these adapters
+    #[arg(value_name = "ADAPTER")]
+    pub(crate) adapters: Vec<AdapterId>,
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

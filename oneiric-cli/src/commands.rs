@@ -18,6 +18,7 @@ mod run;
 mod status;
 mod check;
 mod config;
+mod template;
 mod completions;
 
 use std::future::Future;
@@ -26,7 +27,7 @@ use oneiric_core::settings::Settings;
 use oneiric_runtime::Assembly;
 use tokio::runtime::Builder;
 
-use crate::cli::{Cli, Command, SecretsCommand};
+use crate::cli::{Cli, Command, SecretsCommand, TemplateCommand};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::registry::registry;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit> {
         Command::Run(args) => run::run(&global, &args),
         Command::Status(args) => sequential(status::run(&global, &args)),
         Command::Config(args) => config::run(&global, &args),
+        Command::Template(TemplateCommand::Check(args)) => template::check(&global, &args),
         Command::Completions { shell } => completions::run(shell),
     }
 }

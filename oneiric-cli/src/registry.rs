@@ -42,6 +42,12 @@ pub(crate) fn registry() -> Registry {
             Ok(hook.with_launcher(crate::launch::launcher()))
         })?)
     });
+    #[cfg(feature = "template")]
+    let registry = registry.adapter("template", |id, section| {
+        Ok(kinds::build(section, |config| {
+            oneiric_adapter_template::TemplateHook::new(id.clone(), config)
+        })?)
+    });
     registry
 }
 
@@ -53,7 +59,8 @@ pub(crate) fn registry() -> Registry {
     feature = "vault",
     feature = "exec",
     feature = "command",
-    all(feature = "process", target_os = "linux")
+    all(feature = "process", target_os = "linux"),
+    feature = "template"
 ))]
 mod kinds {
     //! What all kinds share.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 /// Each kind, where it is set, and whether it was picked.
-const KINDS: [(&str, &str, bool); 7] = [
+const KINDS: [(&str, &str, bool); 8] = [
     ("providers", "env", cfg!(feature = "env")),
     ("providers", "file", cfg!(feature = "file")),
     ("providers", "exec", cfg!(feature = "exec")),
@@ -12,6 +12,7 @@ const KINDS: [(&str, &str, bool); 7] = [
     ("providers", "gcp", cfg!(feature = "gcp")),
     ("providers", "vault", cfg!(feature = "vault")),
     ("adapters", "command", cfg!(feature = "command")),
+    ("adapters", "template", cfg!(feature = "template")),
 ];
 
 #[test]

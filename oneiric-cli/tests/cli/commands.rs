@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Sandbox, assert_snapshot};
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 21] = [
     &[],
     &["secrets"],
     &["secrets", "rotate"],
@@ -27,6 +27,8 @@ const COMMANDS: [&[&str]; 19] = [
     &["config"],
     &["config", "show"],
     &["config", "check"],
+    &["template"],
+    &["template", "check"],
     &["completions"],
 ];
 

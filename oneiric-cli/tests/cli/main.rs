@@ -9,4 +9,5 @@ mod rotation;
 #[cfg(target_os = "linux")]
 mod run;
 mod support;
+mod template;
 mod writing;
