@@ -15,6 +15,7 @@ mod upstream;
 mod http_scenario;
 mod program;
 mod process_scenario;
+mod template_scenario;
 #[cfg(feature = "postgres")]
 mod database;
 #[cfg(feature = "postgres")]
@@ -83,6 +84,8 @@ enum Scenario {
     Tls,
     /// The password of a user of Redis, under requests, a queue and subscriptions.
     Redis,
+    /// A rendered file, replaced under its readers.
+    Template,
 }
 
 /// How much of everything.
@@ -102,6 +105,7 @@ impl Args {
             Scenario::PostgresVault => (20, 20_000),
             Scenario::Tls => (50, 20_000),
             Scenario::Redis => (50, 100_000),
+            Scenario::Template => (60, 1_000_000),
         };
         // The other side is there to be seen, not to be waited for.
         let (rotations, requests) = if self.naive { (10, 10_000) } else { (rotations, requests) };
@@ -122,6 +126,8 @@ async fn main() -> ExitCode {
         (Scenario::Http, true) => http_scenario::naive(plan).await,
         (Scenario::Process, false) => process_scenario::rotate(plan).await,
         (Scenario::Process, true) => process_scenario::naive(plan).await,
+        (Scenario::Template, false) => template_scenario::rotate(plan).await,
+        (Scenario::Template, true) => template_scenario::naive(plan).await,
         #[cfg(feature = "postgres")]
         (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
         #[cfg(feature = "postgres")]

@@ -85,6 +85,23 @@ impl<G: Fn() -> u64> Trials<'_, G> {
         self.is_as_before(trial, before).await
     }
 
+    /// A secret that lacks a field which the adapter needs cannot be read as a whole. After it the
+    /// good one is in the store again.
+    pub(crate) async fn lacks_a_field(
+        &self,
+        what: &'static str,
+        bad: &str,
+        good: &str,
+    ) -> Result<Trial, String> {
+        let before = (self.generation)();
+        self.operator.store(self.key, bad)?;
+        let attempt = self.operator.attempt(self.key, None).await?;
+        let mut trial = judge(what, 1, &attempt);
+        trial.must(trial.adapter.is_none(), || "an adapter was touched".to_owned());
+        self.operator.store(self.key, good)?;
+        self.is_as_before(trial, before).await
+    }
+
     /// Without the store nothing changes.
     pub(crate) async fn store_down(&self) -> Result<Trial, String> {
         let before = (self.generation)();

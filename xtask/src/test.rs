@@ -58,6 +58,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
         // The test runner has put programs of its own, with fewer features, in the same place.
         let programs = rotate::build_rehearsal(&REHEARSED)?;
         tally.add(rehearse("http", &live, &programs)?);
+        tally.add(rehearse("template", &live, &programs)?);
         tally.add(rehearse(rotate::TLS, &live, &programs)?);
         match &live.postgres {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES, &live, &programs)?),
