@@ -11,7 +11,7 @@ use std::task::Poll;
 use oneiric_adapter_process::{
     Config, Ending, OnChange, OnExit, OneShot, ProcessHook, Ready, SignalName,
 };
-use oneiric_core::settings::Settings;
+use oneiric_core::settings::{SecretSettings, Settings};
 use oneiric_core::{AdapterId, AliasId, LifecycleHook as _, SecretRef, SecretSet};
 use oneiric_runtime::{Assembly, default_instance};
 use oneiric_secrets::Resolver;
@@ -57,12 +57,10 @@ fn config(settings: &Settings, args: &Run) -> Result<Config> {
             config.files = args.file.iter().cloned().collect();
             config.fds = args.fd.iter().cloned().collect();
             if config.secrets().is_empty() {
-                let aliases = settings.secrets.keys();
-                let variable = |alias: &AliasId| {
-                    let name = alias.as_str().to_ascii_uppercase().replace('-', "_");
-                    (name, SecretRef::from(alias.clone()))
+                let variable = |(alias, of): (&AliasId, &SecretSettings)| {
+                    (of.variable(alias), SecretRef::from(alias.clone()))
                 };
-                config.env = aliases.map(variable).collect();
+                config.env = settings.secrets.iter().map(variable).collect();
             }
             config
         }
