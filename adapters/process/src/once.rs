@@ -198,8 +198,8 @@ impl Attended {
     }
 
     fn take_terminal_back(&self) {
-        if self.standing == Standing::Own && terminal::is_of(self.pid) {
-            terminal::hand_to(rustix::process::getpgrp());
+        if self.standing == Standing::Own {
+            terminal::take_from(self.pid);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{Pid, getpgrp, getpid};
+use rustix::process::{Pid, getpid};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
 
@@ -20,18 +20,32 @@ pub(crate) enum Standing {
 impl Standing {
     /// The right one for where we are.
     pub(crate) fn here() -> Self {
-        let alone = getpgrp() == getpid() && isatty(stdout());
+        let alone = own_group() == Some(getpid()) && isatty(stdout());
         if is_ours() && !alone { Self::Shared } else { Self::Own }
     }
 }
 
 /// Whether standard input is the terminal and our group is in its foreground.
 pub(crate) fn is_ours() -> bool {
-    is_of(getpgrp())
+    own_group().is_some_and(is_of)
+}
+
+/// Takes it from this group, if that has it.
+pub(crate) fn take_from(group: Pid) {
+    if is_of(group)
+        && let Some(own) = own_group()
+    {
+        hand_to(own);
+    }
+}
+
+/// In a container our group may be one of outside, which has no number here.
+fn own_group() -> Option<Pid> {
+    Pid::from_raw(nix::unistd::getpgrp().as_raw())
 }
 
 /// Whether this group is in the foreground of the terminal that is our standard input.
-pub(crate) fn is_of(group: Pid) -> bool {
+fn is_of(group: Pid) -> bool {
     terminal().is_some_and(|terminal| tcgetpgrp(terminal).is_ok_and(|owner| owner == group))
 }
 

@@ -10,3 +10,4 @@ mod ends;
 mod orphans;
 mod sockets;
 mod storm;
+mod terminal;
