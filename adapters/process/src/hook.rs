@@ -28,6 +28,7 @@ use crate::launcher::Launcher;
 use crate::moves::Move;
 use crate::ready::Watch;
 use crate::slot::{Content, Running, Slot};
+use crate::strangers;
 use crate::supervise::supervise;
 
 /// The adapter of a child process.
@@ -239,6 +240,7 @@ impl Shared {
         let made = Ground::make(&self.config, self.orphans, self.launcher.clone()).await;
         let made = Arc::new(made.map_err(|error| HookError::failed(error.to_string()))?);
         *ground = Some(Arc::clone(&made));
+        self.tasks.spawn(strangers::bury(self.closing.clone()));
         Ok(made)
     }
 

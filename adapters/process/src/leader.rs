@@ -1,5 +1,6 @@
 //! One child that runs, with everything that it has started.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +21,18 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long what was killed may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
+/// The numbers of those that are not buried yet.
+static UNBURIED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Whether this is one that we have started, and will bury.
+pub(crate) fn is_ours(pid: Pid) -> bool {
+    unburied().contains(&pid.as_raw_nonzero().get())
+}
+
+fn unburied() -> MutexGuard<'static, BTreeSet<i32>> {
+    UNBURIED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The leader of a process group that we have started. Dropping it kills everything that it has
 /// started, and buries it.
 #[derive(Debug)]
@@ -35,6 +48,7 @@ pub(crate) struct Leader {
 impl Leader {
     pub(crate) fn of(child: &Child, mark: String) -> Self {
         let pid = Pid::from_child(child);
+        unburied().insert(pid.as_raw_nonzero().get());
         Self { pid, mark, buried: Mutex::new(false), ending: OnceLock::new() }
     }
 
@@ -89,6 +103,7 @@ impl Leader {
         }
         // What it had started and left to us is buried with it.
         if *buried {
+            unburied().remove(&self.pid.as_raw_nonzero().get());
             while let Ok(Some(_)) = rustix::process::waitpgid(self.pid, WaitOptions::NOHANG) {}
         }
         *buried
@@ -149,7 +164,10 @@ impl Drop for Leader {
         if !self.bury() {
             let pid = self.pid;
             // It is dying, and whoever drops it may not wait.
-            std::thread::spawn(move || waitpid(Some(pid), WaitOptions::empty()));
+            std::thread::spawn(move || {
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+                unburied().remove(&pid.as_raw_nonzero().get());
+            });
         }
     }
 }

@@ -19,6 +19,7 @@ mod ready;
 mod ground;
 mod spawner;
 mod leader;
+mod strangers;
 mod once;
 mod ending;
 mod terminal;

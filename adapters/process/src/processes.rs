@@ -28,12 +28,46 @@ fn all() -> impl Iterator<Item = Pid> {
 
 fn is_in_group(pid: Pid, group: Option<Pid>) -> bool {
     let Some(group) = group else { return false };
-    let stat = fs::read_to_string(path(pid, "stat")).unwrap_or_default();
-    // The name in parentheses may hold anything.
-    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-    let mut fields = rest.split(' ');
-    let (state, number) = (fields.next(), fields.nth(1));
-    !matches!(state, Some("Z" | "X")) && number == Some(&group.as_raw_nonzero().to_string())
+    Stat::of(pid).is_some_and(|stat| !stat.is_dead() && stat.group == group.as_raw_nonzero().get())
+}
+
+/// What the system says of a process.
+struct Stat {
+    state: u8,
+    parent: i32,
+    group: i32,
+    /// When it was started, which tells two processes with one number apart.
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let text = fs::read(path(pid, "stat")).ok()?;
+        // The name in parentheses may hold anything.
+        let at = text.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<_> = str::from_utf8(text.get(at + 2..)?).ok()?.split(' ').collect();
+        Some(Self {
+            state: *fields.first()?.as_bytes().first()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+}
+
+/// The children of this process that have ended and were not buried, with the times of their
+/// starts.
+pub(crate) fn dead_children() -> Vec<(i32, u64)> {
+    let own = getpid().as_raw_nonzero().get();
+    let dead = all().filter_map(|pid| {
+        let stat = Stat::of(pid).filter(|stat| stat.is_dead() && stat.parent == own)?;
+        Some((pid.as_raw_nonzero().get(), stat.started))
+    });
+    dead.collect()
 }
 
 /// What is dead has no environment any more.

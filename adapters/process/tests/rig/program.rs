@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use oneiric_adapter_process::{
-    Config, Launcher, OnChange, OneShot, Orphans, ProcessHook, launcher,
+    Config, Launcher, OnChange, OnExit, OneShot, Orphans, ProcessHook, launcher,
 };
 use oneiric_core::{LifecycleHook as _, SecretRef, SecretSet, SecretValue, Version};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,10 +61,13 @@ fn hook(mut config: Config, set: &SecretSet) -> ExitCode {
         let mut stop = signal(SignalKind::terminate()).unwrap();
         let deadline = || tokio::time::Instant::now() + Duration::from_secs(60);
         hook.prepare(set).await.unwrap().commit().drain(deadline()).await;
-        stop.recv().await;
+        let code = tokio::select! {
+            _ = stop.recv() => 0,
+            ending = hook.ended() => ending.code(),
+        };
         hook.release(deadline()).await;
-    });
-    ExitCode::SUCCESS
+        ExitCode::from(code)
+    })
 }
 
 /// `env.NAME=secret`, `files.NAME=secret`, `fds.NAME=secret`, `orphans=keep`, `inherit=no`.
@@ -85,6 +88,7 @@ fn apply(config: &mut Config, parts: &mut Vec<(SecretRef, SecretValue, Version)>
         _ => match key {
             "orphans" if text() == "keep" => config.orphans = Some(Orphans::Keep),
             "orphans" => config.orphans = Some(Orphans::Stop),
+            "leave" => config.on_exit = Some(OnExit::Leave),
             "inherit" => config.inherit_env = false,
             "umask" => config.umask = Some(u32::from_str_radix(text(), 8).unwrap()),
             _ => panic!("there is no setting {key}"),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
 
 mod common;
+mod container;
 mod once;
 mod overlap;
 mod restart;

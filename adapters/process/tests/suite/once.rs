@@ -147,21 +147,3 @@ fn a_child_dies_with_its_supervisor_or_is_kept_as_it_was_said() {
         }
     }
 }
-
-#[test]
-fn the_first_process_of_a_container_buries_what_nobody_else_does() {
-    // Whether it may be made at all is up to where the tests run; then the rest cannot be tried.
-    let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    let can = std::process::Command::new("unshare").args(unshare).arg("true").status();
-    if !can.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a namespace of processes cannot be made here");
-        return;
-    }
-    let body = "for n in 1 2 3; do (sleep 0.05 & exec true); done; sleep 0.4; \
-                grep -l '^State:.Z' /proc/[0-9]*/status | wc -l; echo $PPID; exit 9";
-    let mut container = std::process::Command::new("unshare");
-    container.args(unshare).arg(env!("CARGO_BIN_EXE_oneiric-process-rig"));
-    let output = container.args(["once", "--", "sh", "-c", body]).output().unwrap();
-    assert_eq!(said(&output), "0\n1\n");
-    assert_eq!(output.status.code(), Some(9));
-}
