@@ -88,9 +88,21 @@ pub mod event {
     pub const CREDENTIAL_REFUSED: &str = "credential-refused";
     /// An adapter went back to the secrets of the generation before.
     pub const ADAPTER_WENT_BACK: &str = "adapter-went-back";
+    /// An adapter started a child process.
+    pub const PROCESS_STARTED: &str = "process-started";
+    /// A child process is ready, or has acknowledged that it took new secrets.
+    pub const PROCESS_READY: &str = "process-ready";
+    /// A child process ended by itself.
+    pub const PROCESS_EXITED: &str = "process-exited";
+    /// A child process ended when it was asked to.
+    pub const PROCESS_STOPPED: &str = "process-stopped";
+    /// A child process was killed, since it had not ended in time.
+    pub const PROCESS_KILLED: &str = "process-killed";
+    /// A child process could not be moved to newer secrets; it is tried again.
+    pub const PROCESS_NOT_MOVED: &str = "process-not-moved";
 
     /// All of them.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 17] = [
         CACHE_INVALIDATED,
         FALLBACK_BEGUN,
         FALLBACK_ENDED,
@@ -102,6 +114,12 @@ pub mod event {
         ADAPTER_REFUSED,
         CREDENTIAL_REFUSED,
         ADAPTER_WENT_BACK,
+        PROCESS_STARTED,
+        PROCESS_READY,
+        PROCESS_EXITED,
+        PROCESS_STOPPED,
+        PROCESS_KILLED,
+        PROCESS_NOT_MOVED,
     ];
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
+use oneiric_core::telemetry::event;
 use oneiric_core::{
     AdapterId, HookError, LifecycleHook, Prepared, RefusalStream, Result, Retired, SecretRef,
     SecretSet,
@@ -283,7 +284,7 @@ impl Shared {
             })?;
             let running = Leaving::new(Arc::clone(self), running);
             watch.wait(&running.get().child, generation, slot.number).await?;
-            self.log(&running.get().child, slot.number, generation.number, "process-ready");
+            self.log(&running.get().child, slot.number, generation.number, event::PROCESS_READY);
             Ok::<_, HookError>((usize::try_from(slot.number - 1).expect("it is an index"), running))
         });
         try_join_all(started).await
@@ -297,7 +298,7 @@ impl Shared {
     ) -> io::Result<Arc<Running>> {
         let ground = self.ground().await.map_err(io::Error::other)?;
         let child = ground.start(&self.config, generation, instance).await?;
-        self.log(&child, instance, generation.number, "process-started");
+        self.log(&child, instance, generation.number, event::PROCESS_STARTED);
         Ok(Arc::new(Running::new(child, instance, Arc::clone(generation))))
     }
 
@@ -305,7 +306,7 @@ impl Shared {
     pub(crate) async fn stop(&self, running: &Running, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + self.config.kill_timeout);
         let forced = running.child.stop(self.config.stop_signal.0, deadline).await;
-        let event = if forced { "process-killed" } else { "process-stopped" };
+        let event = if forced { event::PROCESS_KILLED } else { event::PROCESS_STOPPED };
         self.log(&running.child, running.instance, running.generation().number, event);
         forced
     }

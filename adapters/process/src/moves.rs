@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use oneiric_core::telemetry::event;
 use oneiric_core::{DrainReport, HookError, Retired};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -66,7 +67,12 @@ impl Move {
             if let Err(error) = &tried {
                 let (adapter, number) = (&shared.id, generation.number);
                 tracing::warn!(
-                    target: "oneiric", %adapter, generation = number, %error, "a child was not moved"
+                    target: "oneiric",
+                    event = event::PROCESS_NOT_MOVED,
+                    %adapter,
+                    generation = number,
+                    %error,
+                    "a child process was not moved"
                 );
             }
             if let Some(first) = first.take() {
@@ -212,7 +218,7 @@ async fn signal(
         HookError::failed(format!("the process has not acknowledged `{signal}`: {error}"))
     })?;
     running.took(Arc::clone(generation));
-    shared.log(&running.child, slot.number, generation.number, "process-ready");
+    shared.log(&running.child, slot.number, generation.number, event::PROCESS_READY);
     shared.moved.send_replace(());
     Ok(())
 }

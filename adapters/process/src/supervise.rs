@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use oneiric_core::telemetry::event;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -45,7 +46,7 @@ pub(crate) async fn supervise(
         let (id, instance) = (&shared.id, slot.number);
         tracing::warn!(
             target: "oneiric",
-            event = "process-exited",
+            event = event::PROCESS_EXITED,
             adapter = %id,
             instance,
             generation = child.generation().number,

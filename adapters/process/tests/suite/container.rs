@@ -14,13 +14,18 @@ fn leave(patience: &str) -> String {
     )
 }
 
+#[expect(clippy::print_stderr, reason = "what is skipped says so")]
+fn skipped() {
+    eprintln!("skipped: a namespace of processes cannot be made here");
+}
+
 /// A program of ours in a container of its own, if there can be one: that is up to where the tests
 /// run, and otherwise there is nothing to try.
 fn container() -> Option<Command> {
     let unshare = ["--pid", "--fork", "--mount-proc", "--kill-child"];
     let can = Command::new("unshare").args(unshare).arg("true").status();
     if !can.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: a namespace of processes cannot be made here");
+        skipped();
         return None;
     }
     let mut container = Command::new("unshare");
