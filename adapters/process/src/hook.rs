@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use oneiric_core::{
     SecretSet,
 };
 use oneiric_subprocess::Step;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -77,6 +78,7 @@ impl ProcessHook {
             turned: Mutex::new(None),
             moving: tokio::sync::Mutex::new(()),
             moved: watch::Sender::new(()),
+            runtime: OnceLock::new(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
@@ -136,6 +138,7 @@ impl LifecycleHook for ProcessHook {
 
     async fn prepare(&self, next: &SecretSet) -> Result<Box<dyn Prepared>, HookError> {
         let shared = &self.shared;
+        shared.runtime.get_or_init(Handle::current);
         let is_first = shared.newest.borrow().is_none();
         if !is_first {
             shared.wait_before_a_move().await;
@@ -213,6 +216,8 @@ pub(crate) struct Shared {
     pub(crate) moving: tokio::sync::Mutex<()>,
     /// Tells that some instance has other secrets than before.
     pub(crate) moved: watch::Sender<()>,
+    /// Where its tasks run, whoever commits or drops something and wherever that is.
+    runtime: OnceLock<Handle>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
 }
@@ -220,6 +225,11 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn at_once(&self) -> usize {
         usize::try_from(self.config.at_once).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let runtime = self.runtime.get().expect("a generation was prepared in a runtime");
+        self.tasks.spawn_on(task, runtime);
     }
 
     async fn wait_before_a_move(&self) {
@@ -241,7 +251,7 @@ impl Shared {
         let made = Ground::make(&self.config, self.orphans, self.launcher.clone()).await;
         let made = Arc::new(made.map_err(|error| HookError::failed(error.to_string()))?);
         *ground = Some(Arc::clone(&made));
-        self.tasks.spawn(strangers::bury(self.closing.clone()));
+        self.spawn(strangers::bury(self.closing.clone()));
         Ok(made)
     }
 
@@ -389,20 +399,12 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let (Some(running), Ok(runtime)) =
-            (self.running.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
+        let Some(running) = self.running.take() else { return };
         let shared = Arc::clone(&self.shared);
         let deadline = Instant::now() + shared.config.kill_timeout;
-        let tasks = shared.tasks.clone();
-        tasks.spawn_on(
-            async move {
-                shared.stop(&running, deadline).await;
-            },
-            &runtime,
-        );
+        self.shared.spawn(async move {
+            shared.stop(&running, deadline).await;
+        });
     }
 }
 
@@ -430,7 +432,7 @@ impl Prepared for Candidate {
         }
         if is_first {
             for (index, slot) in shared.slots.iter().enumerate() {
-                shared.tasks.spawn(supervise(Arc::downgrade(&shared), index, slot.watch()));
+                shared.spawn(supervise(Arc::downgrade(&shared), index, slot.watch()));
             }
         }
         shared.moved.send_replace(());

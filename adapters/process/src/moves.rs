@@ -37,7 +37,7 @@ impl Retired for Move {
         let (first, told) = oneshot::channel();
         let (shared, generation) = (Arc::clone(&self.shared), Arc::clone(&self.generation));
         // It goes on if nobody waits any more: between two children there must be no end.
-        shared.tasks.spawn(self.carry_out(deadline, first));
+        shared.spawn(self.carry_out(deadline, first));
         let report = match timeout_at(deadline + KILLED, told).await {
             Ok(Ok(Ok(0))) => return DrainReport::drained(),
             Ok(Ok(Ok(forced))) => return DrainReport::forced(forced),

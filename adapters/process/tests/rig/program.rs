@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
 
+mod service;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
@@ -21,6 +23,11 @@ fn main() -> ExitCode {
     let role = arguments.next().unwrap();
     if role == "launch" {
         return launcher::main(arguments);
+    }
+    match role.to_str() {
+        Some("serve") => return service::serve(),
+        Some("prove") => return service::prove().map_or_else(|code| code, |_| ExitCode::SUCCESS),
+        _ => {}
     }
     let mut settings = Vec::new();
     for argument in arguments.by_ref() {
