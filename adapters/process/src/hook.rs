@@ -42,8 +42,9 @@ use crate::supervise::supervise;
 /// | `drain` | the old child is stopped | the old child is stopped, a new one is started and must become ready | the files change at one moment; the child is signalled, and must acknowledge |
 ///
 /// The first generation is started in `prepare`, whatever the mode: nothing serves before it. A
-/// proof that exits with another code than 75, and a new child that does so before it is ready,
-/// *refuse* the secrets; everything else is *failed*, and is cleaned up.
+/// proof that exits with another code than 75, and a new child that exits before it is ready with
+/// another than 0, 75, 126 and 127, *refuse* the secrets; everything else is *failed*. Either way it
+/// is cleaned up.
 ///
 /// With `restart` and `signal`, and for instances beyond `at_once`, the move is made right after the
 /// commit. Where it fails, the report is *leaked* with the reason, since a child with the old secrets

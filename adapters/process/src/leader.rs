@@ -11,6 +11,7 @@ use rustix::process::{
     waitpid,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::ending::Ending;
@@ -134,7 +135,7 @@ impl Leader {
         let in_time = timeout_at(deadline, self.gone()).await.is_ok();
         if !in_time {
             let killing = async {
-                while !self.members().is_empty() {
+                while self.is_left().await {
                     self.signal_all(Signal::KILL);
                     sleep(PAUSE).await;
                 }
@@ -149,9 +150,16 @@ impl Leader {
 
     async fn gone(&self) {
         self.ended().await;
-        while !self.members().is_empty() {
+        while self.is_left().await {
             sleep(PAUSE).await;
         }
+    }
+
+    /// Whether anything of it runs. It is looked for elsewhere: there may be many processes.
+    async fn is_left(&self) -> bool {
+        let (group, mark) = ((!*self.buried()).then_some(self.pid), self.mark.clone());
+        let look = move || !processes::of(group, &mark).is_empty();
+        spawn_blocking(look).await.unwrap_or_else(|_| !self.members().is_empty())
     }
 }
 

@@ -58,6 +58,7 @@ impl Move {
         let mut forced = stopped.into_iter().filter(|forced| *forced).count();
         let mut first = Some(first);
         let mut pause = FIRST_PAUSE;
+        let mut deadline = deadline;
         loop {
             let tried = tokio::select! {
                 () = shared.closing.cancelled() => return,
@@ -88,6 +89,8 @@ impl Move {
                 _ = newest.wait_for(|newest| is_newer(newest.as_ref(), &generation)) => return,
             }
             pause = LONGEST_PAUSE.min(2 * pause);
+            // The rotation is over: from here on a child has all of its own time to end.
+            deadline = Instant::now() + shared.config.kill_timeout;
         }
     }
 }

@@ -21,9 +21,10 @@ const LIVED: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a file must not change to count as written.
 const WRITTEN: Duration = Duration::from_millis(20);
-/// The exit codes of a child that say nothing about its secrets: that it could not do its work now
-/// (`EX_TEMPFAIL` of `sysexits.h`), and that it could not be run, as shells and our launcher put it.
-const NOT_THE_SECRETS: [i32; 3] = [75, 126, 127];
+/// The exit codes of a child that say nothing about its secrets: that all is well, that it could not
+/// do its work now (`EX_TEMPFAIL` of `sysexits.h`), and that it could not be run, as shells and our
+/// launcher put it.
+const NOT_THE_SECRETS: [i32; 4] = [0, 75, 126, 127];
 
 /// What is looked for, with what there was before the child was touched.
 pub(crate) struct Watch<'a> {
@@ -51,7 +52,8 @@ impl<'a> Watch<'a> {
     pub(crate) async fn of_a_start(config: &'a Config) -> Self {
         let mut watch = Self::of_a_signal(config);
         if let Before::Port { address, taken } = &mut watch.before {
-            *taken = connects(*address).await;
+            // Where there are several, each is somebody else to the others.
+            *taken = config.instances > 1 || connects(*address).await;
         }
         watch
     }
@@ -77,8 +79,8 @@ impl<'a> Watch<'a> {
     /// Waits until the child is ready.
     ///
     /// # Errors
-    /// *Refused* if it exits before that with another code than 75, and *failed* otherwise: it was
-    /// ended by a signal, or is not ready in time.
+    /// *Refused* if it exits before that with a code that blames the secrets, and *failed* otherwise:
+    /// it could not do its work, was ended by a signal, or is not ready in time.
     pub(crate) async fn wait(
         &self,
         child: &Leader,
