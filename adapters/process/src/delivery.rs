@@ -175,3 +175,45 @@ fn pick(
     };
     names.iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use oneiric_core::Version;
+
+    use super::*;
+
+    fn delivery(way: &str, value: &[u8]) -> Result<Delivery, HookError> {
+        let text = format!("command = ['true']\n{way} = {{ TOKEN = 'files:token' }}");
+        let config: Config = toml::from_str(&text).unwrap();
+        let reference: SecretRef = "files:token".parse().unwrap();
+        let part = (reference, SecretValue::from(value), Version::numbered(1));
+        Delivery::new(&config, &SecretSet::new([part]))
+    }
+
+    #[test]
+    fn what_no_variable_can_hold_is_said_and_fits_elsewhere() {
+        for (value, part) in [
+            (b"canary\0".to_vec(), "`files:token` holds a zero byte"),
+            (vec![b'c'; LONGEST], "`files:token` is longer than the 128 KiB"),
+        ] {
+            let error = delivery("env", &value).unwrap_err();
+            assert!(!error.is_refused());
+            let error = error.to_string();
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+            delivery("files", &value).unwrap();
+            delivery("fds", &value).unwrap();
+        }
+        // The longest that the system takes, with its name, the sign between and the end.
+        let longest = vec![b'c'; LONGEST - "TOKEN".len() - 2];
+        let made = delivery("env", &longest).unwrap();
+        let mut command = Command::new("true");
+        let _fillers = made.dress(&mut command, &[], None).unwrap();
+        assert!(command.status().unwrap().success());
+    }
+
+    #[test]
+    fn nothing_printed_shows_a_value() {
+        let made = delivery("files", b"canary").unwrap();
+        assert!(!format!("{made:?} {:?}", made.redactor()).contains("canary"));
+    }
+}

@@ -19,6 +19,8 @@ use crate::processes;
 
 /// How often it is looked whether what a child has started has ended too.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a program takes to become another.
+const BECOMING: Duration = Duration::from_millis(2);
 /// How long what was killed may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
@@ -150,8 +152,11 @@ impl Leader {
 
     async fn gone(&self) {
         self.ended().await;
-        while self.is_left().await {
-            sleep(PAUSE).await;
+        // One that is becoming another program has no environment for a moment.
+        let mut looks = 0;
+        while looks < 2 {
+            looks = if self.is_left().await { 0 } else { looks + 1 };
+            sleep(if looks > 0 { BECOMING } else { PAUSE }).await;
         }
     }
 

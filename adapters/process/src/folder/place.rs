@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, statfs};
 use rustix::process::geteuid;
 
+/// What the place is called: nobody else keeps anything in it.
+const NAME: &str = "oneiric-processes";
 /// What the system says of a file system in memory: tmpfs and ramfs.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
@@ -24,8 +26,8 @@ impl Place {
         let user = geteuid().as_raw();
         let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let runtime = runtime.filter(|path| path.is_absolute());
-        let runtime = runtime.map(|path| (path, "oneiric".to_owned()));
-        let system = [("/run", "oneiric".to_owned()), ("/dev/shm", format!("oneiric-{user}"))];
+        let runtime = runtime.map(|path| (path, NAME.to_owned()));
+        let system = [("/run", NAME.to_owned()), ("/dev/shm", format!("{NAME}-{user}"))];
         let system = system.map(|(parent, name)| (PathBuf::from(parent), name));
         for (parent, name) in runtime.into_iter().chain(system) {
             if is_in_memory(&parent)
@@ -34,7 +36,7 @@ impl Place {
                 return Ok(place);
             }
         }
-        let place = Self::at(env::temp_dir().join(format!("oneiric-{user}")))?;
+        let place = Self::at(env::temp_dir().join(format!("{NAME}-{user}")))?;
         let path = place.path.display();
         tracing::warn!(target: "oneiric", %path, "the files of child processes are not in memory");
         Ok(place)

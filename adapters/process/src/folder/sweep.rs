@@ -1,7 +1,7 @@
 //! What dead owners have left behind.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,8 @@ impl Leftovers {
     /// All that there are. The place is locked.
     pub(super) fn find(place: &Place) -> Self {
         let entries = fs::read_dir(&place.path).into_iter().flatten().flatten();
-        let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
+        let folders = entries.map(|entry| entry.path());
+        let folders = folders.filter(|path| path.is_dir() && is_a_folder_of_ours(path));
         Self(folders.filter_map(Leftover::of).collect())
     }
 
@@ -66,6 +67,15 @@ impl Leftovers {
         let end = move || waiting.into_iter().for_each(|(leftover, until)| leftover.end(until));
         thread::Builder::new().name("oneiric-sweep".to_owned()).spawn(end).ok()
     }
+}
+
+/// What it is called by which `Folder::create_in` has made it.
+fn is_a_folder_of_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.split_once('-')).is_some_and(|(pid, random)| {
+        let is_hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        pid.parse::<u32>().is_ok() && random.len() == 16 && is_hex(random)
+    })
 }
 
 impl Leftover {

@@ -88,12 +88,15 @@ fn what_a_dead_owner_left_is_removed_and_what_a_living_one_has_is_not() {
     let (_dir, place) = place();
     let living = folder(&place, Orphans::Stop);
     let dead = kill(folder(&place, Orphans::Stop));
-    let unfinished = place.path.join("1-0000");
+    let unfinished = place.path.join("1-0123456789abcdef");
+    let others = place.path.join("data");
     fs::create_dir(&unfinished).unwrap();
+    fs::create_dir(&others).unwrap();
     let _next = folder(&place, Orphans::Stop);
     assert!(living.path.exists());
     assert!(!dead.exists());
     assert!(!unfinished.exists());
+    assert!(others.exists());
 }
 
 #[test]

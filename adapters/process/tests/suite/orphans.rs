@@ -5,9 +5,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::common::{Running, number_in, rig, runs, until};
 
 fn environ(pid: i32, name: &str) -> String {
-    let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
-    let found = environ.split('\0').find_map(|variable| variable.strip_prefix(name));
-    found.unwrap().to_owned()
+    // One that is becoming another program has none for a moment.
+    until("a variable", || {
+        let environ = std::fs::read_to_string(format!("/proc/{pid}/environ")).ok()?;
+        let found = environ.split('\0').find_map(|variable| variable.strip_prefix(name));
+        found.map(str::to_owned)
+    })
 }
 
 #[test]
