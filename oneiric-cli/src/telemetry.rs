@@ -13,12 +13,12 @@ use oneiric_core::settings::{LogFormat, TelemetrySettings};
 use oneiric_core::{Error, ErrorKind, InstanceId};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::{FilterExt as _, Targets};
+use tracing_subscriber::filter::{FilterExt as _, ParseError, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{Layer, fmt};
 
 use crate::failure::Result;
 
@@ -69,7 +69,7 @@ impl Telemetry {
 }
 
 /// What writes log records.
-fn logs<S, W>(format: LogFormat, ansi: bool, filter: EnvFilter, to: W) -> impl Layer<S>
+fn logs<S, W>(format: LogFormat, ansi: bool, filter: Targets, to: W) -> impl Layer<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -109,14 +109,14 @@ const QUIET: &str = "aws_config=warn";
 ///
 /// # Errors
 /// If the settings have something that is not a filter.
-pub(crate) fn log_filter(settings: &TelemetrySettings, verbose: u8) -> Result<EnvFilter> {
+pub(crate) fn log_filter(settings: &TelemetrySettings, verbose: u8) -> Result<Targets> {
     let filter = match verbose {
         0 => settings.log_filter.as_str(),
         1 => "info,oneiric=debug",
         _ => "debug,oneiric=trace",
     };
     let filter = format!("{QUIET},{filter}");
-    EnvFilter::builder().parse(&filter).map_err(|error| {
+    filter.parse().map_err(|error: ParseError| {
         let message = "`telemetry.log_filter` is neither a level nor a list of directives such as \
                        `info,oneiric_runtime=debug`";
         Error::with_source(ErrorKind::Invalid, message, error).into()
