@@ -29,10 +29,7 @@ def try_token():
 
 
 async def serve():
-    under_way = set()
-
     async def answer(reader, writer):
-        under_way.add(asyncio.current_task())
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"GET /slow "):
@@ -47,7 +44,6 @@ async def serve():
             pass  # The client went away.
         finally:
             writer.close()
-            under_way.discard(asyncio.current_task())
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -59,9 +55,10 @@ async def serve():
     # No more from the queue: the next one takes those.
     server.close()
     # What was accepted last has a task of its own after a few turns of the loop.
-    await asyncio.sleep(0.02)
-    while under_way:
-        await asyncio.wait(under_way)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_PID"] == str(os.getpid())
