@@ -60,6 +60,11 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
         tally.add(rehearse("http", &live, &programs)?);
         tally.add(rehearse("template", &live, &programs)?);
         tally.add(rehearse(rotate::TLS, &live, &programs)?);
+        match &live.python {
+            // What it runs in the service's place is a program in Python.
+            Ok(_) => tally.add(rehearse("process", &live, &programs)?),
+            Err(why) => tally.skip(format!("SKIPPED rehearsal process: {why}")),
+        }
         match &live.postgres {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES, &live, &programs)?),
             Err(why) => tally.skip(format!("SKIPPED rehearsal postgres: {why}")),
