@@ -202,3 +202,14 @@ impl Bench {
         self.hook.release(tokio::time::Instant::now()).await;
     }
 }
+
+/// What nobody else ends. It ends with the test, however that ends.
+pub(crate) struct Orphan(pub(crate) i32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        if let Some(pid) = Pid::from_raw(self.0).filter(|_| runs(self.0)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}

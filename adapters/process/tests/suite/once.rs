@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::common::{Running, number_in, once, rig, said, until};
+use crate::common::{Orphan, Running, number_in, once, rig, runs, said, until};
 
 #[test]
 fn secrets_are_in_the_environment() {
@@ -135,15 +135,13 @@ fn a_child_dies_with_its_supervisor_or_is_kept_as_it_was_said() {
         let body = format!("echo $$ > {}; exec sleep 300", file.display());
         let settings = format!("orphans={policy}");
         let mut running = Running::of(rig("once", &[settings.as_str()], &["sh", "-c", &body]));
-        let child = number_in(&file);
+        let child = Orphan(number_in(&file));
         running.signal(Signal::KILL);
         running.code();
         if kept {
-            assert!(crate::common::runs(child));
-            let child = rustix::process::Pid::from_raw(child).unwrap();
-            rustix::process::kill_process(child, Signal::KILL).unwrap();
+            assert!(runs(child.0));
         } else {
-            until("the end of the child", || (!crate::common::runs(child)).then_some(()));
+            until("the end of the child", || (!runs(child.0)).then_some(()));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use oneiric_adapter_process::OnChange;
 use oneiric_core::DrainOutcome;
 
-use crate::common::{Bench, PATIENCE, ready, runs, until_async};
+use crate::common::{Bench, Orphan, PATIENCE, ready, runs, until_async};
 
 /// Says who it is once it has all of its secrets, and serves until it is asked to end.
 const SERVER: &str = "echo $TOKEN $(cat $ONEIRIC_SECRETS_DIR/token) $(cat /dev/fd/$TOKEN_FD) $$ >> log; \
@@ -130,11 +130,13 @@ async fn all_that_a_child_has_started_ends_with_it() {
                 while [ ! -s stray ]; do sleep 0.01; done; echo $$ > ready; wait";
     let bench = Bench::new(OnChange::Overlap, body, |_| {});
     bench.rotate("one").await;
-    let stray: i32 = bench.read("stray").trim().parse().unwrap();
+    let stray = || Orphan(bench.read("stray").trim().parse().unwrap());
+    let first = stray();
     std::fs::remove_file(bench.path("stray")).unwrap();
-    assert!(runs(stray));
+    assert!(runs(first.0));
     bench.rotate("two").await;
-    assert!(!runs(stray));
+    let _second = stray();
+    assert!(!runs(first.0));
     // The shell and its two sleepers.
     assert_eq!(bench.children().len(), 3);
     bench.release().await;

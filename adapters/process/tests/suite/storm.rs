@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use crate::common::{Bench, PATIENCE, ready, until_async, zombies};
 
-const SERVER: &str =
-    "echo $TOKEN > last; echo $$ > ready; trap 'exit 0' TERM; while :; do sleep 0.02; done";
+const SERVER: &str = "echo $TOKEN >> starts; echo $TOKEN > last; echo $$ > ready; trap 'exit 0' TERM; while :; do sleep 0.02; done";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_while_another_drains_moves_on_to_the_newest() {
@@ -53,6 +52,11 @@ async fn of_a_hundred_rotations_in_a_second_the_last_wins_and_nothing_is_left() 
             assert_eq!(drained.outcome, DrainOutcome::Drained, "{on_change:?}: {drained:?}");
         }
         assert_eq!(bench.read("last"), "100\n");
+        if on_change == OnChange::Restart {
+            // Those that were overtaken while they waited were skipped.
+            let starts = bench.read("starts").lines().count();
+            assert!(starts <= 50, "{starts} children were started");
+        }
         bench.release().await;
         assert_eq!(bench.children(), [0; 0], "{on_change:?}");
     }
