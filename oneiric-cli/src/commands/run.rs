@@ -15,7 +15,7 @@ use oneiric_core::settings::{SecretSettings, Settings};
 use oneiric_core::{AdapterId, AliasId, LifecycleHook as _, SecretRef, SecretSet};
 use oneiric_runtime::{Assembly, default_instance};
 use oneiric_secrets::Resolver;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -125,10 +125,10 @@ fn name(args: &Run) -> AdapterId {
     id.unwrap_or_else(|| "command".parse().expect("it is a valid adapter id"))
 }
 
-/// Nothing is to happen when a secret changes: no watcher, no endpoint.
+/// Nothing is to happen when a secret changes: no watcher, no endpoint, and no thread but those that
+/// read the secrets.
 fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit> {
-    // Its one thread goes on while the command runs, for providers that keep a lease alive.
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::FAILED, error))?;
     let (resolver, secrets, telemetry) = runtime.block_on(async {
         let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
@@ -138,9 +138,9 @@ fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit
     })?;
     leave_out_what_is_not_there(&mut config, &secrets);
     let shot = OneShot::new(&config, &secrets);
-    let shot = shot.map_err(|error| Failure::new(Exit::FAILED, error))?;
+    let shot = shot.map_err(|error| Failure::new(Exit::FAILED, error))?.with_launcher(launcher());
     drop(secrets);
-    let ended = shot.with_launcher(launcher()).run();
+    let ended = beside(&runtime, || shot.run());
     runtime.block_on(async {
         give_back(&resolver).await;
         telemetry.finish().await;
@@ -154,6 +154,21 @@ fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit
         Failure::new(exit, format!("`{program}` cannot be run ({error})"))
     })?;
     Ok(Exit(ended.code()))
+}
+
+/// Does something that blocks, while what providers have left running goes on: a lease that is kept
+/// alive.
+fn beside<T>(runtime: &Runtime, blocking: impl FnOnce() -> T) -> T {
+    if runtime.metrics().num_alive_tasks() == 0 {
+        return blocking();
+    }
+    let over = CancellationToken::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| runtime.block_on(over.cancelled()));
+        // It ends however that ends.
+        let _guard = over.clone().drop_guard();
+        blocking()
+    })
 }
 
 /// A secret that is not required, and is not there.
