@@ -13,8 +13,16 @@ pub mod env {
     /// What a command adapter tells its commands, which may well call `oneiric` themselves.
     pub const COMMAND: [&str; 2] = ["ONEIRIC_ADAPTER", "ONEIRIC_GENERATION"];
     /// What the project's own tests and rehearsals tell each other.
-    pub const DEVELOPMENT: [&str; 4] =
-        ["ONEIRIC_BIN", "ONEIRIC_PYTHON", "ONEIRIC_PG_BIN", "ONEIRIC_DEEP"];
+    pub const DEVELOPMENT: [&str; 8] = [
+        "ONEIRIC_BIN",
+        "ONEIRIC_PYTHON",
+        "ONEIRIC_PG_BIN",
+        "ONEIRIC_REDIS_BIN",
+        "ONEIRIC_NGINX_BIN",
+        "ONEIRIC_HAPROXY_BIN",
+        "ONEIRIC_SYSTEMD_BIN",
+        "ONEIRIC_DEEP",
+    ];
     /// What the secrets of the environment provider start with.
     pub const SECRET_PREFIX: &str = "ONEIRIC_SECRET_";
 
