@@ -45,8 +45,8 @@ struct Command {
 const COMMANDS: [Command; 8] = [
     Command {
         name: "setup",
-        usage: "[--only postgres,python,redis]",
-        about: "get what the tests need: PostgreSQL, Redis, and a Python with the OTLP receivers",
+        usage: "[--only postgres,python,redis,nginx,haproxy,systemd]",
+        about: "get what the tests need: servers, systemd's tools, and a Python with OTLP receivers",
         run: setup::run,
     },
     Command {

@@ -49,8 +49,26 @@ pub(crate) const REDIS: Server = Server {
     variable: "ONEIRIC_REDIS_BIN",
 };
 
+pub(crate) const NGINX: Server =
+    Server { name: "nginx", package: "nginx", program: "nginx", variable: "ONEIRIC_NGINX_BIN" };
+
+pub(crate) const HAPROXY: Server = Server {
+    name: "haproxy",
+    package: "haproxy",
+    program: "haproxy",
+    variable: "ONEIRIC_HAPROXY_BIN",
+};
+
+/// It need not be the first process of the machine: its tools are what is used, all from one folder.
+pub(crate) const SYSTEMD: Server = Server {
+    name: "systemd",
+    package: "systemd",
+    program: "systemd-socket-activate",
+    variable: "ONEIRIC_SYSTEMD_BIN",
+};
+
 /// All of them.
-pub(crate) const SERVERS: [&Server; 1] = [&REDIS];
+pub(crate) const SERVERS: [&Server; 4] = [&REDIS, &NGINX, &HAPROXY, &SYSTEMD];
 
 /// Where Debian puts servers, which is not on everybody's PATH.
 const SERVER_FOLDERS: [&str; 2] = ["/usr/sbin", "/usr/local/sbin"];
@@ -302,7 +320,8 @@ mod tests {
     fn only_what_is_asked_for_is_set_up() {
         let parse =
             |args: &[&str]| wanted(&args.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>());
-        assert_eq!(parse(&[]).unwrap(), ["postgres", "python", "redis"]);
+        let all = ["postgres", "python", "redis", "nginx", "haproxy", "systemd"];
+        assert_eq!(parse(&[]).unwrap(), all);
         assert_eq!(parse(&["--only", "python"]).unwrap(), ["python"]);
         assert_eq!(parse(&["--only=redis"]).unwrap(), ["redis"]);
         assert_eq!(parse(&["--only", "redis,postgres"]).unwrap(), ["redis", "postgres"]);
@@ -323,6 +342,14 @@ mod tests {
         }
         assert_eq!(find_program("oneiric-no-such-program"), None);
         assert!(find_program("sh").is_some_and(|program| program.is_file()));
+    }
+
+    #[test]
+    fn the_product_takes_no_variable_of_a_server_for_a_setting() {
+        let known = include_str!("../../oneiric-core/src/settings/keys.rs");
+        for server in SERVERS {
+            assert!(known.contains(&format!("\"{}\"", server.variable)), "{}", server.variable);
+        }
     }
 
     #[test]
