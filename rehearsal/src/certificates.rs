@@ -40,11 +40,12 @@ enum State {
 pub(crate) struct Issued {
     pub(crate) certificate: String,
     pub(crate) key: String,
-    leaf: CertificateDer<'static>,
+    pub(crate) leaf: CertificateDer<'static>,
 }
 
 impl Issued {
     /// Both in one PEM.
+    #[cfg(feature = "tls")]
     pub(crate) fn bundle(&self) -> String {
         format!("{}{}", self.certificate, self.key)
     }

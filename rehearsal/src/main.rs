@@ -16,6 +16,14 @@ mod http_scenario;
 mod program;
 mod process_scenario;
 mod template_scenario;
+#[cfg(feature = "signal")]
+mod recipe;
+#[cfg(feature = "signal")]
+mod https;
+#[cfg(feature = "signal")]
+mod nginx;
+#[cfg(feature = "signal")]
+mod signal_scenario;
 #[cfg(feature = "postgres")]
 mod database;
 #[cfg(feature = "postgres")]
@@ -36,7 +44,7 @@ mod cache_clients;
 mod redis_scenario;
 #[cfg(feature = "redis")]
 mod redis_naive;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "signal"))]
 mod certificates;
 #[cfg(feature = "tls")]
 mod tls_peers;
@@ -86,6 +94,8 @@ enum Scenario {
     Redis,
     /// A rendered file, replaced under its readers.
     Template,
+    /// The certificate and the password file of nginx, which is told by a signal.
+    Signal,
 }
 
 /// How much of everything.
@@ -106,6 +116,7 @@ impl Args {
             Scenario::Tls => (50, 20_000),
             Scenario::Redis => (50, 100_000),
             Scenario::Template => (60, 1_000_000),
+            Scenario::Signal => (50, 10_000),
         };
         // The other side is there to be seen, not to be waited for.
         let (rotations, requests) = if self.naive { (10, 10_000) } else { (rotations, requests) };
@@ -128,6 +139,12 @@ async fn main() -> ExitCode {
         (Scenario::Process, true) => process_scenario::naive(plan).await,
         (Scenario::Template, false) => template_scenario::rotate(plan).await,
         (Scenario::Template, true) => template_scenario::naive(plan).await,
+        #[cfg(feature = "signal")]
+        (Scenario::Signal, false) => signal_scenario::rotate(plan).await,
+        #[cfg(feature = "signal")]
+        (Scenario::Signal, true) => signal_scenario::naive(plan).await,
+        #[cfg(not(feature = "signal"))]
+        (Scenario::Signal, _) => Err("this rehearsal was built without `signal`".to_owned()),
         #[cfg(feature = "postgres")]
         (Scenario::Postgres, false) => postgres_scenario::rotate(plan).await,
         #[cfg(feature = "postgres")]

@@ -17,6 +17,7 @@ pub(crate) const POSTGRES: &str = "postgres";
 pub(crate) const POSTGRES_VAULT: &str = "postgres-vault";
 pub(crate) const TLS: &str = "tls";
 pub(crate) const REDIS: &str = "redis";
+pub(crate) const SIGNAL: &str = "signal";
 
 /// The flags of a rehearsal that take a value.
 const VALUES: [&str; 4] = ["--scenario", "--rotations", "--clients", "--requests"];
@@ -28,7 +29,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
     let mut command = match Rotation::parse(args)? {
         Rotation::Rehearsal { scenario } => {
             let scenario = scenario.as_deref();
-            let features = [POSTGRES, POSTGRES_VAULT, TLS, REDIS];
+            let features = [POSTGRES, POSTGRES_VAULT, TLS, REDIS, SIGNAL];
             let feature = features.into_iter().find(|feature| scenario == Some(*feature));
             let programs = build_rehearsal(feature.as_slice())?;
             let mut command = rehearsal(&programs)?;
@@ -39,8 +40,10 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
                 // OpenBao is among what the environment has.
                 command.env("ONEIRIC_PYTHON", setup::python(workspace)?);
             }
-            if scenario == Some(REDIS) {
-                command.env(setup::REDIS.variable, setup::server(&setup::REDIS)?);
+            for (of, server) in [(REDIS, &setup::REDIS), (SIGNAL, &setup::NGINX)] {
+                if scenario == Some(of) {
+                    command.env(server.variable, setup::server(server)?);
+                }
             }
             command
         }

@@ -26,7 +26,7 @@ const SHORT_REHEARSAL: [&str; 7] =
     ["--json", "--rotations", "20", "--clients", "8", "--requests", "2000"];
 
 /// The features of the rehearsal that its scenarios here need.
-const REHEARSED: [&str; 3] = [rotate::POSTGRES_VAULT, rotate::TLS, rotate::REDIS];
+const REHEARSED: [&str; 4] = [rotate::POSTGRES_VAULT, rotate::TLS, rotate::REDIS, rotate::SIGNAL];
 
 /// `cargo xtask test`.
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
@@ -73,9 +73,12 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result {
             Ok(_) => tally.add(rehearse(rotate::POSTGRES_VAULT, &live, &programs)?),
             Err(why) => tally.skip(format!("SKIPPED rehearsal postgres-vault: {why}")),
         }
-        match live.server(&setup::REDIS) {
-            Ok(_) => tally.add(rehearse(rotate::REDIS, &live, &programs)?),
-            Err(why) => tally.skip(format!("SKIPPED rehearsal redis: {why}")),
+        for (scenario, server) in [(rotate::REDIS, &setup::REDIS), (rotate::SIGNAL, &setup::NGINX)]
+        {
+            match live.server(server) {
+                Ok(_) => tally.add(rehearse(scenario, &live, &programs)?),
+                Err(why) => tally.skip(format!("SKIPPED rehearsal {scenario}: {why}")),
+            }
         }
     }
 
