@@ -8,8 +8,6 @@ use crate::workspace::{Package, Workspace};
 const CLI: &str = "oneiric-cli";
 /// What the names of adapters begin with.
 const ADAPTERS: &str = "oneiric-adapter-";
-/// The feature that brings a client for gRPC, for telemetry and for nothing else.
-const OTLP: &str = "otlp";
 /// What the names of cloud SDKs begin with. Each is large, and is for those who asked for it.
 const CLOUD: [&str; 8] = [
     "aws-config",
@@ -77,30 +75,22 @@ fn clouds(selection: &[String]) -> &'static [&'static str] {
     if is_linked { &["--test", "clouds"] } else { &[] }
 }
 
-/// Fails if the binary as it is built by default links the SDK of a cloud, or a client of gRPC for
-/// anything but telemetry.
+/// Fails if the binary as it is built by default links the SDK of a cloud, or a client of gRPC.
 fn check_links(packages: &[Package]) -> Result {
     let cli = packages.iter().find(|package| package.name == CLI);
     let cli = cli.ok_or_else(|| Failure::new(format!("there is no package {CLI}")))?;
-    let features: Vec<&str> =
-        cli.default.iter().map(String::as_str).filter(|feature| *feature != OTLP).collect();
-    if features.len() == cli.default.len() {
-        return Err(Failure::new(format!("`{OTLP}` is no default feature of {CLI} any more")));
+    let features = cli.default.join(",");
+    if cli.default.is_empty() {
+        return Err(Failure::new(format!("{CLI} has no default feature any more")));
     }
-    let untold = [&CLOUD[..], &GRPC].concat();
-    for (features, refused) in
-        [(cli.default.join(","), &CLOUD[..]), (features.join(","), &untold[..])]
-    {
-        let tree = linked(&features)?;
-        let found = of_these(&tree, refused);
-        if !found.is_empty() {
-            let found = found.join(", ");
-            return Err(Failure::new(format!(
-                "{CLI} with the features {features} links {found}; see `cargo tree --invert`"
-            )));
-        }
+    let found = linked(&features)?;
+    let found = of_these(&found, &[&CLOUD[..], &GRPC].concat()).join(", ");
+    if !found.is_empty() {
+        return Err(Failure::new(format!(
+            "{CLI} with the features {features} links {found}; see `cargo tree --invert`"
+        )));
     }
-    eprintln!("{CLI} links no cloud SDK by default");
+    eprintln!("{CLI} links no cloud SDK and no gRPC by default");
     Ok(())
 }
 
@@ -180,9 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn a_real_tree_is_searched_and_shows_grpc_only_with_telemetry() {
-        assert_eq!(of_these(&linked("env,otlp").unwrap(), &GRPC).first(), Some(&"tonic"));
-        assert!(of_these(&linked("env").unwrap(), &GRPC).is_empty());
+    fn a_real_tree_is_searched_and_shows_grpc_only_where_it_is_asked_for() {
+        assert_eq!(of_these(&linked("env,otlp-grpc").unwrap(), &GRPC).first(), Some(&"tonic"));
+        assert!(of_these(&linked("env,otlp").unwrap(), &GRPC).is_empty());
         assert_eq!(
             of_these(&linked("env").unwrap(), &["oneiric-provider-"]),
             ["oneiric-provider-env"]
@@ -190,8 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn without_the_feature_that_is_left_out_nothing_is_proven() {
-        let packages = [package("oneiric-cli", false, &["default", "env"])];
-        assert!(check_links(&packages).unwrap_err().to_string().contains("`otlp`"));
+    fn without_default_features_nothing_is_proven() {
+        let packages = [package("oneiric-cli", false, &["default"])];
+        let error = check_links(&packages).unwrap_err().to_string();
+        assert!(error.contains("no default feature"), "{error}");
     }
 }

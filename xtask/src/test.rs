@@ -18,6 +18,9 @@ use report::Tally;
 /// Where a suite that cannot run is a failure.
 const REQUIRE_LIVE: &str = "ONEIRIC_REQUIRE_LIVE";
 
+/// What is tested besides the default features, since a receiver for it is there.
+const BESIDES: &str = "oneiric-cli/otlp-grpc";
+
 /// Asks suites that search at random, or try every schedule, to go on for longer.
 const DEEP: &str = "ONEIRIC_DEEP";
 
@@ -200,6 +203,7 @@ fn workspace_tests(
         eprintln!("cargo-nextest is not there; cargo test does it, more slowly");
         let mut command = cargo();
         command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+        command.args(["--features", BESIDES]);
         command.args(options.harness_filters());
         options.export(&mut command);
         live.export(programs, &mut command)?;
@@ -211,6 +215,7 @@ fn workspace_tests(
     let mut command = cargo();
     command
         .args(["nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"])
+        .args(["--features", BESIDES])
         .args(["--profile", "default"])
         .arg(format!("--tool-config-file=xtask:{}", config.display()))
         .args(&options.filters);

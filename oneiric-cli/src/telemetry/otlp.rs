@@ -147,7 +147,10 @@ fn resource(settings: &TelemetrySettings, instance: &InstanceId) -> Resource {
 fn span_exporter(to: &Destination) -> Result<SpanExporter, ExporterBuildError> {
     let builder = SpanExporter::builder();
     match to.transport {
+        #[cfg(feature = "otlp-grpc")]
         Transport::Grpc => builder.with_tonic().with_endpoint(&to.endpoint).build(),
+        #[cfg(not(feature = "otlp-grpc"))]
+        Transport::Grpc => Err(without_grpc()),
         Transport::Http => {
             builder.with_http().with_http_client(client(to)?).with_endpoint(&to.endpoint).build()
         }
@@ -157,11 +160,20 @@ fn span_exporter(to: &Destination) -> Result<SpanExporter, ExporterBuildError> {
 fn metric_exporter(to: &Destination) -> Result<MetricExporter, ExporterBuildError> {
     let builder = MetricExporter::builder();
     match to.transport {
+        #[cfg(feature = "otlp-grpc")]
         Transport::Grpc => builder.with_tonic().with_endpoint(&to.endpoint).build(),
+        #[cfg(not(feature = "otlp-grpc"))]
+        Transport::Grpc => Err(without_grpc()),
         Transport::Http => {
             builder.with_http().with_http_client(client(to)?).with_endpoint(&to.endpoint).build()
         }
     }
+}
+
+/// A destination is not made for it either, where a person is told.
+#[cfg(not(feature = "otlp-grpc"))]
+fn without_grpc() -> ExporterBuildError {
+    ExporterBuildError::InternalFailure("this program was built without gRPC".into())
 }
 
 fn client(to: &Destination) -> Result<Client, ExporterBuildError> {

@@ -153,6 +153,7 @@ fn a_rotation_is_one_trace_over_http() {
 }
 
 #[test]
+#[cfg(feature = "otlp-grpc")]
 fn a_rotation_is_told_over_grpc() {
     let folder = tempfile::tempdir().unwrap();
     let started = python().and_then(|python| {
@@ -189,7 +190,9 @@ fn a_rotation_is_told_over_grpc() {
 #[test]
 fn a_collector_that_is_not_there_fails_nothing_and_is_said_once() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    for protocol in ["http/protobuf", "grpc"] {
+    let protocols = ["http/protobuf", "grpc"];
+    let there = if cfg!(feature = "otlp-grpc") { 2 } else { 1 };
+    for protocol in protocols.into_iter().take(there) {
         let sandbox = sandbox(nobody, protocol);
         let agent = sandbox.agent(&[]);
         agent.wait_for(r#""signal":"metrics""#);
@@ -198,6 +201,15 @@ fn a_collector_that_is_not_there_fails_nothing_and_is_said_once() {
         assert_eq!(said, 1, "{}", agent.stderr());
         assert_eq!(agent.stop(), 0);
     }
+}
+
+#[test]
+#[cfg(not(feature = "otlp-grpc"))]
+fn what_this_program_was_built_without_is_said() {
+    let sandbox = sandbox(1, "grpc");
+    let agent = sandbox.agent(&[]);
+    agent.wait_for("the feature `otlp-grpc`");
+    assert_eq!(agent.stop(), 0);
 }
 
 #[test]

@@ -73,6 +73,11 @@ impl Destination {
                 _ => Transport::Http,
             },
         };
+        if transport == Transport::Grpc && cfg!(not(feature = "otlp-grpc")) {
+            return Err("`grpc` is asked for, and this program was built without it: take \
+                        `http/protobuf`, or build it with the feature `otlp-grpc`"
+                .into());
+        }
         let whole = variable(&format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.name));
         let base = variable("OTEL_EXPORTER_OTLP_ENDPOINT")
             .or_else(|| settings.otlp_endpoint.clone())
@@ -130,17 +135,30 @@ mod tests {
     fn nothing_goes_anywhere_unless_somebody_said_where() {
         assert_eq!(endpoint(&[], &[]), None);
         assert_eq!(endpoint(&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), None);
-        assert_eq!(endpoint(&[], &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]), None);
+        let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        assert_eq!(endpoint(&[], &[protocol]), None);
+    }
+
+    #[test]
+    fn grpc_is_told_where_it_is_there_and_refused_where_it_is_not() {
+        let settings = [("otlp_endpoint", "http://settings:1/"), ("otlp_protocol", "grpc")];
+        match of(&TRACES, &settings, &[]) {
+            Ok(found) => {
+                assert!(cfg!(feature = "otlp-grpc"));
+                let found = found.unwrap();
+                assert_eq!(found.transport, Transport::Grpc);
+                assert_eq!(found.endpoint, "http://settings:1/");
+            }
+            Err(problem) => {
+                assert!(cfg!(not(feature = "otlp-grpc")));
+                assert!(problem.contains("the feature `otlp-grpc`"), "{problem}");
+            }
+        }
     }
 
     #[test]
     fn variables_are_stronger_than_settings() {
         let settings = [("otlp_endpoint", "http://settings:1/"), ("otlp_protocol", "grpc")];
-        let found = of(&TRACES, &settings, &[]).unwrap().unwrap();
-        assert_eq!(
-            (found.transport, found.endpoint.as_str()),
-            (Transport::Grpc, "http://settings:1/")
-        );
         let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:2/");
         let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
         let found = of(&TRACES, &settings, &[general, protocol]).unwrap().unwrap();
