@@ -101,6 +101,9 @@ impl Export {
 
     /// Sends what is buffered, for a bounded time.
     pub(super) async fn finish(self) {
+        if self.traces.is_none() && self.metrics.is_none() {
+            return;
+        }
         // The shutdown blocks, and what it waits for needs this runtime.
         let traces = tokio::task::spawn_blocking(move || {
             self.traces.map(|traces| traces.shutdown_with_timeout(FLUSH_TIMEOUT))
