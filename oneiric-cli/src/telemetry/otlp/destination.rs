@@ -142,18 +142,15 @@ mod tests {
     #[test]
     fn grpc_is_told_where_it_is_there_and_refused_where_it_is_not() {
         let settings = [("otlp_endpoint", "http://settings:1/"), ("otlp_protocol", "grpc")];
-        match of(&TRACES, &settings, &[]) {
-            Ok(found) => {
-                assert!(cfg!(feature = "otlp-grpc"));
-                let found = found.unwrap();
-                assert_eq!(found.transport, Transport::Grpc);
-                assert_eq!(found.endpoint, "http://settings:1/");
-            }
-            Err(problem) => {
-                assert!(cfg!(not(feature = "otlp-grpc")));
-                assert!(problem.contains("the feature `otlp-grpc`"), "{problem}");
-            }
+        let found = of(&TRACES, &settings, &[]);
+        #[cfg(feature = "otlp-grpc")]
+        {
+            let found = found.unwrap().unwrap();
+            assert_eq!(found.transport, Transport::Grpc);
+            assert_eq!(found.endpoint, "http://settings:1/");
         }
+        #[cfg(not(feature = "otlp-grpc"))]
+        assert!(found.unwrap_err().contains("the feature `otlp-grpc`"));
     }
 
     #[test]
