@@ -335,7 +335,7 @@ pub(crate) struct Watch {
 #[cfg(all(feature = "process", target_os = "linux"))]
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Run it as [adapters.<ID>] of the settings says; a command that is given here takes the place of
+    /// Run it as [adapters.ID] of the settings says; a command that is given here takes the place of
     /// the one there
     #[arg(long, value_name = "ID", conflicts_with_all = ["env", "file", "fd", "on_change"])]
     pub(crate) adapter: Option<AdapterId>,

@@ -2,6 +2,7 @@
 //! so, moved to new ones when they change.
 
 use std::error::Error as StdError;
+use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::io;
 use std::str::FromStr;
@@ -199,6 +200,10 @@ async fn supervise(
 }
 
 async fn attend(settings: &Settings, config: Config, id: AdapterId) -> Result<Ending> {
+    if let Some(program) = config.command.first().filter(|program| is_nowhere(program)) {
+        let message = format!("`{}` cannot be run (there is no such command)", program.display());
+        return Err(Failure::new(Exit::NO_COMMAND, message));
+    }
     let mut signals = Signals::listen()?;
     let ends_with_the_command = config.on_exit == Some(OnExit::Leave);
     let Assembly { resolver, options, .. } = providers(settings)?;
@@ -236,6 +241,13 @@ async fn attend(settings: &Settings, config: Config, id: AdapterId) -> Result<En
     hook.release(Instant::now() + settings.agent.drain_timeout).await;
     give_back(&resolver).await;
     ended
+}
+
+/// Whether a command is named that is in no folder of `PATH`. Where a path is given, the start says it.
+fn is_nowhere(program: &OsStr) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    !program.as_encoded_bytes().contains(&b'/')
+        && !std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// The code of a shell for a command that cannot be run, if this error says that.

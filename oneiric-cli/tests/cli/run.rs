@@ -67,6 +67,8 @@ fn the_end_of_the_command_is_ours() {
     let ran = sandbox.run(&["run", "--", "no-such-command"]);
     assert_eq!(ran.code, Some(127), "{ran:?}");
     assert!(ran.stderr.contains("`no-such-command` cannot be run"), "{ran:?}");
+    let ran = sandbox.run(&["run", "--on-change", "restart", "--", "no-such-command"]);
+    assert_eq!(ran.code, Some(127), "{ran:?}");
 }
 
 #[test]
