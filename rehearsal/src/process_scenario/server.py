@@ -52,11 +52,12 @@ async def serve():
     with open(READY, "w", encoding="utf-8") as ready:
         ready.write(str(os.getpid()))
     await stop.wait()
-    # No more from the queue: the next one takes those.
-    server.close()
-    # What was accepted last has a task of its own after a few turns of the loop.
+    # No more from the queue: the next one takes those. The server is closed only after a few turns of
+    # the loop: a closed one drops what it has accepted and has not begun with.
+    asyncio.get_running_loop().remove_reader(listening)
     for _ in range(10):
         await asyncio.sleep(0)
+    server.close()
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
 
