@@ -161,7 +161,7 @@ pub(crate) async fn naive(plan: Plan) -> Result<Report, String> {
         // Whoever listens by itself begins when it is started, and ends when it is stopped.
         let listening = "import os, socket, sys; s = socket.socket(); \
              s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); \
-             s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(512); os.dup2(s.fileno(), 3); \
+             s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(512); os.dup2(s.fileno(), 3); os.set_inheritable(3, True); \
              os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); \
              os.execvp('python3', ['python3'] + sys.argv[2:])";
         tokio::process::Command::new("python3")
