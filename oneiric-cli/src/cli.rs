@@ -1,5 +1,6 @@
 //! The command line.
 
+#[cfg(all(feature = "process", target_os = "linux"))]
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
