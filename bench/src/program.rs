@@ -91,7 +91,9 @@ impl Place {
 
     fn oneiric(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.args(args).current_dir(self.dir.path());
+        // What it says is not what is measured.
+        command.stdin(Stdio::null()).stderr(Stdio::null());
         command
     }
 
@@ -114,7 +116,7 @@ impl Place {
         let mut running = Running(self.oneiric(&args).spawn().map_err(|error| error.to_string())?);
         let rotate = ["secrets", "rotate", "--provider", "files", "--all"];
         let start = Instant::now();
-        while !succeeds(self.oneiric(&rotate).stderr(Stdio::null()))? {
+        while !succeeds(&mut self.oneiric(&rotate))? {
             if start.elapsed() > PATIENCE {
                 return Err("`oneiric run --on-change` cannot be rotated".into());
             }
