@@ -360,9 +360,9 @@ pub(crate) struct Run {
     #[arg(value_parser = PossibleValuesParser::new(["keep", "signal", "restart", "overlap"]))]
     pub(crate) on_change: String,
 
-    /// The signal with --on-change signal
-    #[arg(long, value_name = "SIGNAL", default_value = "HUP")]
-    pub(crate) signal: String,
+    /// The signal with --on-change signal [default: HUP]
+    #[arg(long, value_name = "SIGNAL", conflicts_with = "adapter")]
+    pub(crate) signal: Option<String>,
 
     /// The command is ready, or has heard the signal, when something listens here: a port or ADDR:PORT
     #[arg(long, value_name = "PORT", group = "ready")]
@@ -447,8 +447,8 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
-#[cfg(all(feature = "process", target_os = "linux"))]
 /// A name and the secret that is found under it.
+#[cfg(all(feature = "process", target_os = "linux"))]
 fn binding(text: &str) -> Result<(String, SecretRef), String> {
     let (name, reference) = assignment(text)?;
     let reference = reference.parse().map_err(|error| format!("{error}"))?;

@@ -13,6 +13,7 @@ mod change;
 mod double;
 mod watch;
 mod agent;
+mod ending;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod run;
 mod status;
@@ -83,6 +84,13 @@ fn drive(mut builder: Builder, command: impl Future<Output = Result<Exit>>) -> R
     // A blocking call that hangs, such as a read from a dead mount, must not hold us up.
     runtime.shutdown_background();
     exit
+}
+
+/// Says what of a declaration of secrets is not heeded. To be called once something listens.
+fn say_notes(settings: &Settings) {
+    for note in settings.notes() {
+        tracing::warn!(target: "oneiric", %note, "a declaration of secrets is not heeded in full");
+    }
 }
 
 /// The providers of the settings, for a command that uses secrets here. Adapters are for agents:

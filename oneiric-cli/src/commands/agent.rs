@@ -2,32 +2,25 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::join_all;
 use oneiric_core::LifecycleHook;
 use oneiric_core::settings::Settings;
 use oneiric_runtime::{Assembly, Runtime, default_instance};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ending;
 use crate::cli::Global;
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
 use crate::registry::registry;
 use crate::telemetry::Telemetry;
 
-/// How long an exit may be held up by what is given back to the stores.
-pub(super) const RELEASE: Duration = Duration::from_secs(5);
-
 pub(super) async fn run(global: &Global) -> Result<Exit> {
     let mut settings = global.settings()?;
     let instance = settings.agent.instance.get_or_insert_with(default_instance).clone();
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
-    for note in settings.notes() {
-        tracing::warn!(target: "oneiric", %note, "a declaration of secrets is not heeded in full");
-    }
+    super::say_notes(&settings);
     let ended = serve(&settings).await;
     telemetry.finish().await;
     ended
@@ -43,7 +36,7 @@ async fn serve(settings: &Settings) -> Result<Exit> {
     let ended = tokio::select! {
         failed = start(&runtime, adapters) => Err(failed),
         _ = &mut running => {
-            return Err(Failure::new(Exit::FAILED, "the runtime ended by itself: this is a defect"));
+            Err(Failure::new(Exit::FAILED, "the runtime ended by itself: this is a defect"))
         }
         number = signals.next() => {
             tracing::info!(target: "oneiric", signal = number, "shutting down");
@@ -56,11 +49,11 @@ async fn serve(settings: &Settings) -> Result<Exit> {
         let number = signals.next().await;
         std::process::exit(128 + number);
     });
-    let _ = running.await;
-    // What adapters keep running uses its secrets to the end, so they are given back after it.
-    let deadline = Instant::now() + settings.agent.drain_timeout;
-    join_all(keepers.iter().map(|adapter| adapter.release(deadline))).await;
-    resolver.release(Instant::now() + RELEASE).await;
+    if !running.is_finished() {
+        let _ = running.await;
+    }
+    ending::release_adapters(&keepers, settings.agent.drain_timeout).await;
+    ending::give_back(&resolver).await;
     ended
 }
 

@@ -1,14 +1,12 @@
 //! `oneiric config check`: whether the settings are good, and the secrets that they name.
 
-use std::time::Duration;
-
 use oneiric_core::settings::{SecretSettings, Settings};
 use oneiric_core::{AliasId, Error, ErrorKind, SecretRef};
 use oneiric_runtime::Assembly;
 use oneiric_secrets::{Resolver, Secret};
 use serde::Serialize;
-use tokio::time::Instant;
 
+use super::ending;
 use crate::cli::{Check, Global};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -16,9 +14,6 @@ use crate::output;
 use crate::registry::registry;
 use crate::render::Table;
 use crate::telemetry::{self, Telemetry};
-
-/// How long what is given back to the stores may take.
-const RELEASE: Duration = Duration::from_secs(5);
 
 /// How the secret of one alias stands.
 #[derive(Debug, Serialize)]
@@ -54,8 +49,7 @@ pub(super) async fn run(global: &Global, settings: &Settings, args: &Check) -> R
     }
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
     let standings = read(settings, &assembly.resolver).await;
-    assembly.resolver.shutdown(Instant::now() + RELEASE).await;
-    assembly.resolver.release(Instant::now() + RELEASE).await;
+    ending::close(&assembly.resolver).await;
     telemetry.finish().await;
     if args.json {
         output::json(&standings)?;

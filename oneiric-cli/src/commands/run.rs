@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::ffi::OsStr;
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::task::Poll;
@@ -13,16 +14,13 @@ use oneiric_adapter_process::{
     Config, Ending, OnChange, OnExit, OneShot, ProcessHook, Ready, SignalName,
 };
 use oneiric_core::settings::{SecretSettings, Settings};
-use oneiric_core::{AdapterId, AliasId, LifecycleHook as _, SecretRef, SecretSet};
+use oneiric_core::{AdapterId, AliasId, SecretRef, SecretSet};
 use oneiric_runtime::{Assembly, default_instance};
-use oneiric_secrets::Resolver;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::RELEASE;
-use super::providers;
+use super::{ending, providers, say_notes};
 use crate::cli::{Global, Run};
 use crate::exit::Exit;
 use crate::failure::{Failure, Result};
@@ -40,8 +38,7 @@ pub(super) fn run(global: &Global, args: &Run) -> Result<Exit> {
         return Err(failure
             .remedy("name some by --env, --file or --fd, or give them an alias in the settings"));
     }
-    let keeps = matches!(config.on_change, None | Some(OnChange::Keep));
-    if keeps && config.on_exit == Some(OnExit::Leave) && config.listen.is_empty() {
+    if keeps(&config) && config.on_exit == Some(OnExit::Leave) && config.listen.is_empty() {
         return once(global, &settings, config);
     }
     super::sequential(supervise(global, settings, config, name(args)))
@@ -69,9 +66,8 @@ fn config(settings: &Settings, args: &Run) -> Result<Config> {
     if !args.command.is_empty() {
         config.command.clone_from(&args.command);
     }
-    if config.on_change == Some(OnChange::Signal) && args.adapter.is_none() {
-        let named = SignalName::from_str(&args.signal);
-        config.signal = Some(named.map_err(|error| Failure::new(Exit::USAGE, error))?);
+    if args.adapter.is_none() {
+        config.signal = signal_on_change(&config, args.signal.as_deref())?;
     }
     if args.ready_port.is_some() || args.ready_command.is_some() || args.ready_file.is_some() {
         let mut ready = Ready::default();
@@ -80,12 +76,36 @@ fn config(settings: &Settings, args: &Run) -> Result<Config> {
         ready.command = args.ready_command.as_ref().map(shell);
         ready.file.clone_from(&args.ready_file);
         config.ready = Some(ready);
+        if keeps(&config) {
+            let message = "the ways to be ready are for a command that is moved";
+            return Err(Failure::new(Exit::USAGE, message).remedy("say how by --on-change"));
+        }
     }
     config.listen.extend(args.listen.iter().cloned());
     config.kill_timeout = args.kill_timeout.unwrap_or(config.kill_timeout);
     // Whoever has called us calls us again if he wants to.
     config.on_exit.get_or_insert(OnExit::Leave);
     Ok(config)
+}
+
+/// Whether nothing is to happen when a secret changes.
+fn keeps(config: &Config) -> bool {
+    matches!(config.on_change, None | Some(OnChange::Keep))
+}
+
+/// What tells a command of new files: `HUP`, unless another is named.
+fn signal_on_change(config: &Config, named: Option<&str>) -> Result<Option<SignalName>> {
+    match (config.on_change == Some(OnChange::Signal), named) {
+        (true, named) => {
+            let name = SignalName::from_str(named.unwrap_or("HUP"));
+            Ok(Some(name.map_err(|error| Failure::new(Exit::USAGE, error))?))
+        }
+        (false, None) => Ok(None),
+        (false, Some(_)) => {
+            let failure = Failure::new(Exit::USAGE, "`--signal` has no use here");
+            Err(failure.remedy("it goes with --on-change signal"))
+        }
+    }
 }
 
 fn section(settings: &Settings, id: &AdapterId) -> Result<Config> {
@@ -133,6 +153,7 @@ fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit
     let runtime = runtime.map_err(|error| Failure::new(Exit::FAILED, error))?;
     let (resolver, secrets, telemetry) = runtime.block_on(async {
         let telemetry = Telemetry::start(&settings.telemetry, global.verbose, None)?;
+        say_notes(settings);
         let resolver = providers(settings)?.resolver;
         let secrets = resolver.get_set(&config.secrets()).await?;
         Ok::<_, Failure>((resolver, secrets, telemetry))
@@ -143,7 +164,7 @@ fn once(global: &Global, settings: &Settings, mut config: Config) -> Result<Exit
     drop(secrets);
     let ended = beside(&runtime, || shot.run());
     runtime.block_on(async {
-        give_back(&resolver).await;
+        ending::close(&resolver).await;
         telemetry.finish().await;
     });
     // A blocking call that hangs, such as a read from a dead mount, must not hold us up.
@@ -179,12 +200,6 @@ fn leave_out_what_is_not_there(config: &mut Config, secrets: &SecretSet) {
     }
 }
 
-async fn give_back(resolver: &Resolver) {
-    let deadline = Instant::now() + RELEASE;
-    resolver.shutdown(deadline).await;
-    resolver.release(deadline).await;
-}
-
 /// The runtime, with the command as its one adapter.
 async fn supervise(
     global: &Global,
@@ -194,6 +209,7 @@ async fn supervise(
 ) -> Result<Exit> {
     let instance = settings.agent.instance.get_or_insert_with(default_instance).clone();
     let telemetry = Telemetry::start(&settings.telemetry, global.verbose, Some(&instance))?;
+    say_notes(&settings);
     let ended = attend(&settings, config, id).await;
     telemetry.finish().await;
     ended.map(|ended| Exit(ended.code()))
@@ -211,18 +227,28 @@ async fn attend(settings: &Settings, config: Config, id: AdapterId) -> Result<En
     let (runtime, task) = options.build(resolver.clone())?;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(task.run(shutdown.clone()));
-    let started = runtime.register(Arc::clone(&hook) as _);
-    let started = tokio::select! {
-        started = started => started.map_err(|error| match unrunnable(&error) {
-            Exit::FAILED => error.into(),
-            exit => Failure::new(exit, error),
-        }),
-        // There is no command yet that could be told.
-        name = signals.next_end() => {
-            let exit = Exit(u8::try_from(128 + name.number()).unwrap_or(u8::MAX));
-            Err(Failure::new(exit, "a signal came before the command was ready"))
+    let mut early = Vec::new();
+    let started = {
+        let mut registered = pin!(runtime.register(Arc::clone(&hook) as _));
+        loop {
+            tokio::select! {
+                started = &mut registered => break started.map_err(|error| match unrunnable(&error) {
+                    Exit::FAILED => error.into(),
+                    exit => Failure::new(exit, error),
+                }),
+                // The command is being started, and is not known by its number yet.
+                (name, ends) = signals.next() => match ends {
+                    false => early.push(name),
+                    true => {
+                        let exit = Exit(u8::try_from(128 + name.number()).unwrap_or(u8::MAX));
+                        let message = "a signal came before the command was ready";
+                        break Err(Failure::new(exit, message));
+                    }
+                },
+            }
         }
     };
+    early.into_iter().for_each(|name| hook.signal(name));
     let ended = match started {
         Err(failure) => Err(failure),
         Ok(()) => loop {
@@ -236,16 +262,24 @@ async fn attend(settings: &Settings, config: Config, id: AdapterId) -> Result<En
             }
         },
     };
+    tracing::info!(target: "oneiric", "shutting down");
     shutdown.cancel();
-    let _ = running.await;
-    hook.release(Instant::now() + settings.agent.drain_timeout).await;
-    give_back(&resolver).await;
-    ended
+    let wound_up = async {
+        let _ = running.await;
+        ending::release_adapters(&[hook], settings.agent.drain_timeout).await;
+        ending::give_back(&resolver).await;
+    };
+    tokio::select! {
+        () = wound_up => ended,
+        // Whoever asks again does not want to wait: what is dropped is killed.
+        name = signals.next_end() => Ok(Ending::Signalled(name.number())),
+    }
 }
 
 /// Whether a command is named that is in no folder of `PATH`. Where a path is given, the start says it.
 fn is_nowhere(program: &OsStr) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Without it the system has a default of its own.
+    let Some(path) = std::env::var_os("PATH") else { return false };
     !program.as_encoded_bytes().contains(&b'/')
         && !std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }

@@ -88,6 +88,68 @@ fn a_command_does_not_run_without_its_secrets() {
 }
 
 #[test]
+fn options_that_would_do_nothing_are_refused() {
+    let (sandbox, _) = shop();
+    for (options, part) in [
+        (&["--signal", "USR1"][..], "goes with --on-change signal"),
+        (&["--on-change", "restart", "--signal", "USR1"], "goes with --on-change signal"),
+        (&["--ready-port", "80"], "say how by --on-change"),
+        (&["--on-change", "signal", "--signal", "NO"], "`NO`"),
+        (&["--adapter", "web", "--signal", "USR1"], "cannot be used with"),
+    ] {
+        let ran = sandbox.run(&script(options, "touch ran"));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(part), "{ran:?}");
+    }
+    assert!(!fs::exists(sandbox.path("ran")).unwrap());
+}
+
+#[test]
+fn without_a_path_the_system_has_one() {
+    let (sandbox, _) = shop();
+    for options in [&[][..], &["--on-change", "restart"]] {
+        let mut command = sandbox.oneiric(&[&["run"], options, &["--", "sleep", "1.5"]].concat());
+        let ran = sandbox.finish(command.env_remove("PATH"));
+        assert_eq!(ran.code, Some(0), "{options:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn what_is_not_heeded_of_a_declaration_is_said() {
+    let (sandbox, _) = shop();
+    let sandbox = sandbox.with_env("ONEIRIC_SECRETS_FROM", "secretspec.toml");
+    fs::write(
+        sandbox.path("secretspec.toml"),
+        "[project]\nname = \"shop\"\nrevision = \"1.0\"\n\
+         [profiles.default]\nTOKEN = { description = \"t\", as_path = true }\n",
+    )
+    .unwrap();
+    for options in [&[][..], &["--on-change", "restart"]] {
+        let ran = sandbox.run(&script(options, "sleep 1.5"));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains("is not heeded in full"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (sandbox, _) = shop();
+    let body = "trap '' TERM; echo $$ >pid; touch ready; while :; do sleep 0.1; done";
+    let options = ["--on-change", "restart", "--kill-timeout", "10m"];
+    let mut running = sandbox.start(&script(&options, body));
+    wait_until("the command", || fs::exists(sandbox.path("ready")).unwrap());
+    // While it is being started the first one gives up, and waits for what was begun.
+    running.signal("TERM");
+    running.wait_for("shutting down");
+    running.signal("TERM");
+    assert_eq!(running.wait(), 128 + 15);
+    let command = sandbox.read("pid");
+    wait_until("the end of the command", || {
+        !fs::exists(format!("/proc/{}", command.trim())).unwrap()
+    });
+}
+
+#[test]
 fn arguments_and_variables_that_are_no_text_pass_through() {
     let (sandbox, _) = shop();
     let odd = OsStr::from_bytes(b"a\xffb");
