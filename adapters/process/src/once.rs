@@ -17,6 +17,7 @@ use crate::config::{Config, Orphans};
 use crate::delivery::Delivery;
 use crate::ending::Ending;
 use crate::folder::Folder;
+use crate::ignored::Ignored;
 use crate::launcher::Launcher;
 use crate::terminal::{self, Standing};
 
@@ -206,22 +207,15 @@ impl Attended {
 
 /// Begins to listen. What is ignored stays so, for the child as well: `nohup` relies on it.
 fn listen(standing: Standing) -> io::Result<Signals> {
-    let ignored = ignored();
+    let ignored = Ignored::now();
     let wanted = match standing {
         Standing::Own => FORWARDED.to_vec(),
         Standing::Shared => [&FORWARDED_IN_COMMON[..], &ENDURED].concat(),
     };
-    let wanted = wanted.into_iter().filter(|number| ignored & (1 << (number - 1)) == 0);
+    let wanted = wanted.into_iter().filter(|number| !ignored.holds(*number));
     let signals = Signals::new(wanted.chain([SIGCHLD]))?;
     let mut children = SigSet::empty();
     children.add(nix::sys::signal::Signal::SIGCHLD);
     children.thread_unblock()?;
     Ok(signals)
-}
-
-/// The signals that this process ignores, as a mask.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -1,7 +1,8 @@
 //! A program that runs a child as its arguments say, for tests that need one of its own: to send it
 //! signals, to kill it, to give it a terminal.
 //!
-//! `oneiric-process-rig once|hook [KEY=VALUE…] -- COMMAND…`, with the keys of `settings`.
+//! `oneiric-process-rig once|hook [KEY=VALUE…] -- COMMAND…`, with the keys of `settings`; with
+//! `ignores SIGNAL` it says whether it ignores one.
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a failure is the message")]
 
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use oneiric_adapter_process::{
-    Config, Launcher, OnChange, OnExit, OneShot, Orphans, ProcessHook, launcher,
+    Config, Launcher, OnChange, OnExit, OneShot, Orphans, ProcessHook, is_ignored, launcher,
 };
 use oneiric_core::{LifecycleHook as _, SecretRef, SecretSet, SecretValue, Version};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     }
     match role.to_str() {
         Some("serve") => return service::serve(),
+        Some("ignores") => return ignores(&arguments.next().unwrap()),
         Some("prove") => return service::prove().map_or_else(|code| code, |_| ExitCode::SUCCESS),
         _ => {}
     }
@@ -47,6 +49,11 @@ fn main() -> ExitCode {
         Some("hook") => hook(config, &set),
         _ => panic!("there is no role {}", role.display()),
     }
+}
+
+fn ignores(signal: &OsStr) -> ExitCode {
+    let signal = signal.to_str().unwrap().parse().unwrap();
+    if is_ignored(signal) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn once(config: &Config, set: &SecretSet) -> ExitCode {

@@ -102,6 +102,14 @@ fn what_is_ignored_stays_ignored() {
 }
 
 #[test]
+fn what_was_ignored_by_who_called_can_be_asked() {
+    let body = "trap '' HUP; for name in HUP TERM USR2; do \"$0\" ignores $name; echo $?; done";
+    let rig = env!("CARGO_BIN_EXE_oneiric-process-rig");
+    let output = std::process::Command::new("sh").args(["-c", body, rig]).output().unwrap();
+    assert_eq!(said(&output), "0\n1\n1\n");
+}
+
+#[test]
 fn a_broken_pipe_ends_the_child() {
     // Programs of ours ignore it, and a child must not inherit that.
     assert_eq!(once(&[], "yes | head -n 1; kill -PIPE $$").status.code(), Some(141));
