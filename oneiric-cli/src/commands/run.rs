@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use oneiric_adapter_process::{
-    Config, Ending, OnChange, OnExit, OneShot, ProcessHook, Ready, SignalName,
+    Config, Ending, OnChange, OnExit, OneShot, ProcessHook, Ready, SignalName, is_ignored,
 };
 use oneiric_core::settings::{SecretSettings, Settings};
 use oneiric_core::{AdapterId, AliasId, SecretRef, SecretSet};
@@ -314,12 +314,16 @@ struct Signals(Vec<(SignalName, bool, Signal)>);
 impl Signals {
     fn listen() -> Result<Self> {
         let failed = |error| Failure::new(Exit::FAILED, error);
-        let one = |(name, ends): (&str, bool)| {
+        let mut listening = Vec::new();
+        for (name, ends) in FORWARDED {
             let name = SignalName::from_str(name)?;
-            let stream = signal(SignalKind::from_raw(name.number())).map_err(failed)?;
-            Ok((name, ends, stream))
-        };
-        Ok(Self(FORWARDED.into_iter().map(one).collect::<Result<_>>()?))
+            // What is ignored stays so, for the command as well: `nohup` relies on it.
+            if !is_ignored(name) {
+                let stream = signal(SignalKind::from_raw(name.number())).map_err(failed)?;
+                listening.push((name, ends, stream));
+            }
+        }
+        Ok(Self(listening))
     }
 
     /// The next one. It may be dropped at any time.

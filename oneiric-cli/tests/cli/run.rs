@@ -171,6 +171,34 @@ fn the_command_finds_its_surroundings_as_they_were() {
 }
 
 #[test]
+fn what_is_ignored_stays_so_as_nohup_wants_it() {
+    let (sandbox, _) = shop();
+    for options in [&[][..], &["--on-change", "restart"]] {
+        let _ = fs::remove_file(sandbox.path("ready"));
+        let body = "grep SigIgn /proc/self/status >ignored; touch ready; \
+                    while [ ! -e go ]; do sleep 0.05; done; exit 6";
+        let inner = sandbox.oneiric(&script(options, body));
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(inner.get_program());
+        outer.args(inner.get_args()).current_dir(sandbox.path("."));
+        outer.env("ONEIRIC_TELEMETRY__LOG_FILTER", "trace");
+        let mut running = sandbox.start_command(&mut outer);
+        wait_until("the command", || fs::exists(sandbox.path("ready")).unwrap());
+        if !options.is_empty() {
+            running.wait_for("adapter-committed");
+        }
+        running.signal("HUP");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        fs::write(sandbox.path("go"), "").unwrap();
+        assert_eq!(running.wait(), 6, "{options:?}");
+        let mask = sandbox.read("ignored");
+        let mask = u64::from_str_radix(mask.trim().rsplit('\t').next().unwrap(), 16).unwrap();
+        assert_eq!(mask & 1, 1, "the command ignores HUP as well");
+        fs::remove_file(sandbox.path("go")).unwrap();
+    }
+}
+
+#[test]
 fn signals_reach_the_command() {
     let (sandbox, _) = shop();
     for options in [&[][..], &["--on-change", "restart"]] {
